@@ -1,0 +1,21 @@
+export { type JsonLimits, type LimitInputOptions, limitInput } from './limit-input';
+export {
+  type CallOptions,
+  type Offloaded,
+  type OffloadedModule,
+  type OffloadOptions,
+  offload,
+  type TaskContext,
+} from './offload';
+export type { Size, Time } from './options';
+export {
+  closePools,
+  createPool,
+  type Percentiles,
+  type PoolOptions,
+  type PoolStats,
+  type WorkerPool,
+} from './pool/pool';
+export { type ProblemDetailsOptions, problemDetails } from './problem-details';
+export { currentDeadline, type Deadline } from './request/deadline';
+export { type TimeoutOptions, timeout } from './timeout';

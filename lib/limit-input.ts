@@ -1,0 +1,167 @@
+import { channel } from 'node:diagnostics_channel';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { HttpError } from 'http-errors';
+import { tooLarge } from './errors';
+import { checkOptions, invalid, parseFunction, parseInteger, parseSize, type Size } from './options';
+import { abandonBody } from './request/body';
+import { contexts, deadlineOf } from './request/deadline';
+import { handOver } from './request/hand-over';
+import { type JsonLimits, JsonShape } from './request/json-shape';
+
+export type { JsonLimits };
+
+export interface LimitInputOptions<Req extends IncomingMessage = IncomingMessage> {
+  /**
+   * Measures something else than the bytes on the wire, once a parser has run: strings count characters, arrays items,
+   * binary data bytes, `Map` and `Set` entries, a number is the size itself, `undefined` and `null` have size 0.
+   */
+  readonly of?: ((req: Req) => unknown) | undefined;
+  /** Limits the shape of JSON bodies, as their bytes arrive and before anything parses them. */
+  readonly json?: JsonLimits | undefined;
+}
+
+type Next = (error?: unknown) => void;
+
+const rejected = channel('express-unblock:reject');
+
+/**
+ * Refuses a request whose input is larger than `max`, before any work is done for it. Before a body parser it counts
+ * bytes on the wire: a `Content-Length` over `max` is refused before a byte of the body is read, a chunked body at
+ * byte `max + 1`. The answer reaches the client while it is still uploading (RFC 9110, section 15.5.14), and an
+ * `Expect: 100-continue` over `max` is never told to continue (section 10.1.1). With `of` it measures parsed input.
+ *
+ * @param max bytes (or the unit of `of`), 0 or more; or a string such as `'100kb'`
+ * @throws TypeError `ERR_UNBLOCK_BAD_OPTION` where it is called with something else
+ *
+ * Errors handed to `next`: 413 `ERR_UNBLOCK_TOO_LARGE` (`type: 'entity.too.large'`) with `limit`, and `received` or,
+ * where `Content-Length` alone condemned it, `expected`.
+ */
+export function limitInput<Req extends IncomingMessage = IncomingMessage>(
+  max: Size,
+  options: LimitInputOptions<Req> = {},
+) {
+  checkOptions('limitInput', options, ['of', 'json']);
+  const limit = parseSize('limitInput', 'max', max);
+  const of = options.of === undefined ? undefined : parseFunction('limitInput', 'of', options.of);
+  const json = options.json === undefined ? undefined : parseShape(options.json);
+  if (of !== undefined && json !== undefined) {
+    throw invalid('limitInput', 'json', 'left out beside of, which measures what is parsed already', options.json);
+  }
+
+  if (of !== undefined) {
+    return function limitInputMiddleware(req: Req, res: ServerResponse, next: Next): void {
+      let error: unknown;
+      try {
+        const received = sizeOf(of(req), limit);
+        if (received > limit) error = report(req, res, tooLarge({ limit, received, measure: 'input' }));
+      } catch (thrown) {
+        error = thrown;
+      }
+      if (error === undefined) next();
+      else next(error);
+    };
+  }
+
+  return function limitInputMiddleware(req: Req, res: ServerResponse, next: Next): void {
+    const chunked = req.headers['transfer-encoding'] !== undefined;
+    const expected = chunked ? 0 : Number(req.headers['content-length'] ?? 0);
+    if (expected > limit) {
+      abandonBody(req, res, expected);
+      next(report(req, res, tooLarge({ limit, expected, measure: 'bytes' })));
+      return;
+    }
+    const shape = json !== undefined && isPlainJson(req) ? new JsonShape(json) : undefined;
+    if (expected === 0 && !chunked) next();
+    else if (!chunked && shape === undefined) next();
+    else watch(req, res, limit, shape, next);
+  };
+}
+
+function parseShape(json: JsonLimits): JsonLimits {
+  checkOptions('limitInput json', json, ['depth', 'keys']);
+  const parse = (name: 'depth' | 'keys') =>
+    json[name] === undefined ? undefined : parseInteger('limitInput', `json.${name}`, json[name], 0);
+  return { depth: parse('depth'), keys: parse('keys') };
+}
+
+/** Compressed JSON shows its shape only to the parser, which has limits of its own. */
+function isPlainJson({ headers }: IncomingMessage): boolean {
+  const encoding = headers['content-encoding'] ?? 'identity';
+  return encoding.toLowerCase() === 'identity' && /^[^;]*[/+]json *(;|$)/i.test(headers['content-type'] ?? '');
+}
+
+/**
+ * Counts where bytes enter the stream: a `data` listener would make it flow before the parser is there to read.
+ */
+function watch(
+  req: IncomingMessage,
+  res: ServerResponse,
+  limit: number,
+  shape: JsonShape | undefined,
+  next: Next,
+): void {
+  let received = 0;
+  const look = (chunk: Uint8Array): HttpError | undefined => {
+    received += chunk.length;
+    if (received > limit) return tooLarge({ limit, received, measure: 'bytes' });
+    const measure = shape?.scan(chunk);
+    if (shape === undefined || measure === undefined) return undefined;
+    return tooLarge({ limit: measure === 'depth' ? shape.maxDepth : shape.maxKeys, received: shape[measure], measure });
+  };
+
+  // What came in while an earlier middleware waited for something.
+  const waiting: Buffer | null = req.readableLength > 0 ? req.read() : null;
+  if (waiting !== null) {
+    const error = look(waiting);
+    if (error !== undefined) {
+      abandonBody(req, res);
+      next(report(req, res, error));
+      return;
+    }
+    req.unshift(waiting);
+  }
+
+  const push = req.push;
+  req.push = function pushWatched(chunk, encoding) {
+    const error = chunk === null ? undefined : look(chunk);
+    if (error === undefined) return push.call(this, chunk, encoding);
+    refuse(req, res, report(req, res, error), next);
+    return true;
+  };
+  const { context } = deadlineOf(req, res);
+  if (contexts.getStore() === context) next();
+  else contexts.run(context, next);
+}
+
+/** The handlers are at work already. Where they have begun to answer, only cutting it off says that it went wrong. */
+function refuse(req: IncomingMessage, res: ServerResponse, error: HttpError, next: Next): void {
+  if (res.headersSent && !res.writableEnded) {
+    deadlineOf(req, res).abort(error);
+    res.destroy();
+    return;
+  }
+  abandonBody(req, res);
+  if (!res.headersSent) handOver(req, res, error, next);
+}
+
+function report<E extends HttpError>(req: IncomingMessage, res: ServerResponse, error: E): E {
+  if (rejected.hasSubscribers) rejected.publish({ req, res, error });
+  return error;
+}
+
+function sizeOf(value: unknown, limit: number): number {
+  if (value === undefined || value === null) return 0;
+  if (typeof value === 'number' && value >= 0) return value;
+  // A character may be two units of a string's length, never more: short strings need no counting.
+  if (typeof value === 'string') return value.length <= limit ? value.length : countCharacters(value);
+  const { length, size, byteLength } = Object(value) as Record<string, unknown>;
+  const found = byteLength ?? size ?? (Array.isArray(value) ? length : undefined);
+  if (typeof found === 'number') return found;
+  throw invalid('limitInput', 'what of returns', 'a string, an array, binary data, a Map, a Set or a number', value);
+}
+
+function countCharacters(text: string): number {
+  let count = 0;
+  for (const _ of text) count++;
+  return count;
+}

@@ -1,0 +1,335 @@
+import { AsyncResource } from 'node:async_hooks';
+import { tracingChannel } from 'node:diagnostics_channel';
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import type { Request, RequestHandler, Response } from 'express';
+import { asError, notSerializable } from './errors';
+import { checkOptions, invalid, parseChoice, parseFunction, parseTime, type Time } from './options';
+import type { Call, Task } from './pool/call';
+import { defaultPool, Pool, type WorkerPool } from './pool/pool';
+import { sourceOf } from './pool/source';
+import { contexts, deadlineOf } from './request/deadline';
+import { pack, type TaskDefinition } from './wire';
+import { currentTask, type TaskContext } from './worker/current-task';
+
+export type { TaskContext };
+
+export interface OffloadOptions {
+  /**
+   * The longest a call may take from the moment it is made, waiting for a worker included. Default 30 s. The deadline
+   * of the request it is made in ends it sooner.
+   */
+  readonly timeout?: Time | undefined;
+  /** Default: one pool that all offloaded functions of this process share. */
+  readonly pool?: WorkerPool | undefined;
+  /**
+   * How a worker is taken back from a call that was given up. `'interrupt'` (default for functions) breaks the running
+   * JavaScript and keeps the warm process. `'kill'` (default for modules, whose half-done state nobody should inherit)
+   * ends the process and starts another. An interrupt that does not work within 100 ms becomes a kill.
+   */
+  readonly reclaim?: 'interrupt' | 'kill' | undefined;
+}
+
+export interface CallOptions {
+  /** Gives the call up; it then rejects with the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+  /** As the option of `offload`, for one call. */
+  readonly timeout?: Time | undefined;
+  /** Hears what the task reports with `progress(value)`, in the async context of the call. */
+  readonly onProgress?: ((value: any) => void) | undefined;
+}
+
+/** A function that runs in a worker process: the parameters and the result of the original, as a promise. */
+export interface Offloaded<Args extends unknown[], Result> {
+  /**
+   * Rejects with what the task threw, or with `ERR_UNBLOCK_TIMEOUT` (504), `ERR_UNBLOCK_CLIENT_CLOSED` (499),
+   * `ERR_UNBLOCK_QUEUE_FULL` (503), `ERR_UNBLOCK_WORKER_DIED` (500), `ERR_UNBLOCK_POOL_CLOSED` (503) or
+   * `ERR_UNBLOCK_NOT_SERIALIZABLE` (500).
+   */
+  (...args: Args): Promise<Result>;
+  /** One call with a signal, a time or a progress listener of its own. */
+  with(options: CallOptions): (...args: Args) => Promise<Result>;
+  /**
+   * An Express handler that calls with what `pick` takes from the request, and sends the result: strings as text,
+   * `Buffer` and `Uint8Array` as octets, `undefined` as 204, everything else as JSON. Errors go to `next`.
+   */
+  handler(pick: (req: Request) => Readonly<Args> | Promise<Readonly<Args>>): RequestHandler;
+}
+
+/** What `offload.module` gives: an offloaded function for each function that the module exports. */
+export type OffloadedModule<Module> = {
+  readonly [Name in keyof Module as Module[Name] extends (...args: any[]) => unknown
+    ? Name
+    : never]: Module[Name] extends (...args: infer Args) => infer Result ? Offloaded<Args, Awaited<Result>> : never;
+};
+
+const DEFAULT_TIMEOUT = 30_000;
+const OPTIONS = ['timeout', 'pool', 'reclaim'];
+
+/**
+ * Makes a function run in a worker process, so that the event loop stays free while it computes. It runs from its
+ * source text, and must stand on its own; what cannot work is refused here. Inside a request its calls inherit the
+ * deadline: they are stopped when it passes or when the client leaves.
+ *
+ * Arguments and results are cloned as `structuredClone` does, so that `Map`, `Date`, `BigInt`, `Buffer` and typed
+ * arrays arrive as themselves.
+ *
+ * @throws TypeError `ERR_UNBLOCK_NOT_SELF_CONTAINED`, `ERR_UNBLOCK_BAD_OPTION`
+ */
+export function offload<Args extends unknown[], Result>(
+  fn: (this: TaskContext, ...args: Args) => Result,
+  options: OffloadOptions = {},
+): Offloaded<Args, Awaited<Result>> {
+  parseFunction('offload', 'the first argument', fn);
+  const settings = parseOptions('offload', options, 'interrupt');
+  const { name } = fn;
+  if (currentTask() !== undefined) return offloaded(name, inPlace(fn as InPlace)) as Offloaded<Args, Awaited<Result>>;
+
+  const definition = { kind: 'function' as const, name: name || 'anonymous', ...sourceOf(fn), file: callerOf(offload) };
+  return offloaded(name, inWorker(definition, settings)) as Offloaded<Args, Awaited<Result>>;
+}
+
+/**
+ * Offloads every function that a module exports: the form for real code, which has imports, warm caches and tests of
+ * its own. The module is loaded in the workers only, once in each.
+ *
+ * @param url a file URL or an absolute path of an ES or CommonJS module
+ * @throws TypeError `ERR_UNBLOCK_BAD_OPTION`; calling what the module does not export rejects with
+ * `ERR_UNBLOCK_NO_SUCH_EXPORT`
+ */
+offload.module = function offloadModule<Module extends object = Record<string, (...args: any[]) => unknown>>(
+  url: URL | string,
+  options: OffloadOptions = {},
+): OffloadedModule<Module> {
+  const href = parseModule(url);
+  const settings = parseOptions('offload.module', options, 'kill');
+  const functions = new Map<string, Offloaded<unknown[], unknown>>();
+
+  const make = (name: string) => {
+    const definition = { kind: 'module' as const, name, url: href };
+    const start = currentTask() === undefined ? inWorker(definition, settings) : inPlace(importer(href, name));
+    return offloaded(name, start);
+  };
+  return new Proxy({} as OffloadedModule<Module>, {
+    get(_, name) {
+      // A promise would be taken for one by `await`, and symbols are asked for by inspection.
+      if (typeof name === 'symbol' || name === 'then') return undefined;
+      const made = functions.get(name) ?? make(name);
+      functions.set(name, made);
+      return made;
+    },
+  });
+};
+
+interface Settings {
+  readonly timeout: number;
+  readonly pool: Pool | undefined;
+  readonly reclaim: 'interrupt' | 'kill';
+}
+
+type Start = (args: unknown[], options: CallOptions) => Promise<unknown>;
+
+function parseOptions(who: string, options: OffloadOptions, reclaim: Settings['reclaim']): Settings {
+  checkOptions(who, options, OPTIONS);
+  const { pool } = options;
+  if (pool !== undefined && !(pool instanceof Pool)) throw invalid(who, 'pool', 'made by createPool()', pool);
+  return {
+    timeout: parseTime(who, 'timeout', options.timeout ?? DEFAULT_TIMEOUT),
+    pool,
+    reclaim: parseChoice(who, 'reclaim', options.reclaim ?? reclaim, ['interrupt', 'kill']),
+  };
+}
+
+function parseModule(url: unknown): string {
+  const href =
+    url instanceof URL ? url.href : typeof url === 'string' && path.isAbsolute(url) ? pathToFileURL(url).href : url;
+  if (typeof href !== 'string' || !href.startsWith('file:')) {
+    throw invalid(
+      'offload.module',
+      'url',
+      "a file URL such as new URL('./tasks.js', import.meta.url) or an absolute path",
+      url,
+    );
+  }
+  // Under a TypeScript loader, './tasks.js' stands for a file named tasks.ts.
+  const file = fileURLToPath(href);
+  if (
+    ![file, file.replace(/\.([cm]?)jsx?$/, '.$1ts'), file.replace(/\.jsx?$/, '.tsx')].some((name) => existsSync(name))
+  ) {
+    throw invalid('offload.module', 'url', 'a module that exists', file);
+  }
+  return href;
+}
+
+function parseCall(options: CallOptions): CallOptions {
+  checkOptions('with', options, ['signal', 'timeout', 'onProgress']);
+  const { signal, timeout, onProgress } = options;
+  if (signal !== undefined && typeof signal?.addEventListener !== 'function') {
+    throw invalid('with', 'signal', 'an AbortSignal', signal);
+  }
+  if (timeout !== undefined) parseTime('with', 'timeout', timeout);
+  if (onProgress !== undefined) parseFunction('with', 'onProgress', onProgress);
+  return options;
+}
+
+function offloaded(name: string, start: Start): Offloaded<unknown[], unknown> {
+  const run = async (...args: unknown[]) => start(args, {});
+  Object.defineProperty(run, 'name', { value: name, configurable: true });
+  return Object.assign(run, {
+    with(options: CallOptions) {
+      const parsed = parseCall(options);
+      return async (...args: unknown[]) => start(args, parsed);
+    },
+    handler(pick: (req: Request) => readonly unknown[] | Promise<readonly unknown[]>): RequestHandler {
+      parseFunction('handler', 'pick', pick);
+      return async function offloadHandler(req, res, next) {
+        // Without a timeout() before it, the request has no limit, but its client may leave.
+        const deadline = deadlineOf(req, res);
+        const { context } = deadline;
+        try {
+          const call = async () => start([...(await pick(req))], {});
+          send(res, await (contexts.getStore() === context ? call() : contexts.run(context, call)));
+        } catch (error) {
+          // The error handlers have it already.
+          if (context.late && error === deadline.signal.reason) return;
+          next(asError(error));
+        }
+      };
+    },
+  });
+}
+
+function send(res: Response, result: unknown): void {
+  const typed = res.getHeader('Content-Type') !== undefined;
+  if (result === undefined) res.status(204).end();
+  else if (typeof result === 'string') (typed ? res : res.type('text/plain')).send(result);
+  else if (result instanceof Uint8Array) {
+    const { buffer, byteOffset, byteLength } = result;
+    (typed ? res : res.type('application/octet-stream')).send(Buffer.from(buffer, byteOffset, byteLength));
+  } else res.json(result);
+}
+
+let tasks = 0;
+
+function inWorker(definition: TaskDefinition, settings: Settings): Start {
+  const { name } = definition;
+  const task: Task = { id: ++tasks, definition, reclaim: settings.reclaim };
+
+  return async function start(args, { signal, timeout, onProgress }) {
+    const deadline = contexts.getStore()?.deadline;
+    const signals = [signal, deadline?.signal].filter((one) => one !== undefined);
+    for (const one of signals) one.throwIfAborted();
+    const packed = packArguments(name, args);
+    const limits = {
+      timeout: timeout === undefined ? settings.timeout : parseTime('with', 'timeout', timeout),
+      requestEndsAt: deadline?.at ?? Number.POSITIVE_INFINITY,
+      signals,
+      onProgress: onProgress === undefined ? undefined : AsyncResource.bind(harmless(onProgress)),
+    };
+    const pool = settings.pool ?? defaultPool();
+    return isTraced() ? traced(pool, task, packed, limits) : pool.submit(task, packed, limits);
+  };
+}
+
+function packArguments(name: string, args: unknown[]): Uint8Array {
+  try {
+    return pack(args);
+  } catch (whole) {
+    for (const [at, arg] of args.entries()) {
+      try {
+        pack(arg);
+      } catch (cause) {
+        throw notSerializable(`Argument ${at + 1}`, name, cause);
+      }
+    }
+    throw notSerializable('An argument', name, whole);
+  }
+}
+
+/** A listener's error is its author's to see, not the end of the call or of the process. */
+function harmless(listener: (value: unknown) => void): (value: unknown) => void {
+  return (value) => {
+    try {
+      listener(value);
+    } catch (error) {
+      process.emitWarning(error instanceof Error ? (error.stack ?? error.message) : String(error), 'OnProgressError');
+    }
+  };
+}
+
+const tracing = tracingChannel('express-unblock:offload');
+
+function isTraced(): boolean {
+  const { start, end, asyncStart, asyncEnd, error } = tracing;
+  return [start, end, asyncStart, asyncEnd, error].some(({ hasSubscribers }) => hasSubscribers);
+}
+
+function traced(pool: Pool, task: Task, packed: Uint8Array, limits: Parameters<Pool['submit']>[2]): Promise<unknown> {
+  let call: Call | undefined;
+  const since = (from: number | undefined, to: number | undefined) =>
+    from === undefined || to === undefined ? undefined : to - from;
+  const message = {
+    task: task.definition.name,
+    get queuedMs() {
+      return since(call?.madeAt, call?.startedAt ?? call?.endedAt);
+    },
+    get runMs() {
+      return since(call?.startedAt, call?.endedAt);
+    },
+    get outcome() {
+      return call?.ending;
+    },
+    get pid() {
+      return call?.pid;
+    },
+  };
+  return tracing.tracePromise(
+    () =>
+      pool.submit(task, packed, limits, (made) => {
+        call = made;
+      }),
+    message,
+  );
+}
+
+type InPlace = (this: TaskContext, ...args: unknown[]) => unknown;
+
+/** In a worker, an offloaded function is the function itself: pools never nest. */
+function inPlace(fn: InPlace): Start {
+  return async (args, { onProgress }) => {
+    const task = currentTask() as TaskContext;
+    const self = {
+      get signal() {
+        return task.signal;
+      },
+      progress: onProgress ?? task.progress,
+    };
+    return fn.apply(self, args);
+  };
+}
+
+function importer(url: string, name: string): InPlace {
+  return async function imported(...args) {
+    const { load } = await import('./worker/tasks.js');
+    return (await load({ kind: 'module', name, url })).apply(this, args);
+  };
+}
+
+/** The file whose code called `callee`. */
+function callerOf(callee: (...args: never[]) => unknown): string {
+  const { prepareStackTrace, stackTraceLimit } = Error;
+  const holder: { stack?: NodeJS.CallSite[] } = {};
+  Error.prepareStackTrace = (_, sites) => sites;
+  Error.stackTraceLimit = 10;
+  Error.captureStackTrace(holder, callee);
+  const { stack } = holder;
+  Error.prepareStackTrace = prepareStackTrace;
+  Error.stackTraceLimit = stackTraceLimit;
+  const file = stack
+    ?.map((site) => site.getFileName())
+    .find((name) => name?.startsWith('file:') || path.isAbsolute(name ?? ''));
+  // From the prompt, or from `node --eval`.
+  if (file === undefined || file === null) return path.join(process.cwd(), '[eval]');
+  return file.startsWith('file:') ? fileURLToPath(file) : file;
+}

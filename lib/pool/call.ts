@@ -1,0 +1,98 @@
+import { callTimedOut } from '../errors';
+import type { TaskDefinition } from '../wire';
+import { onAbort } from './abort';
+import type { Waiting } from './queue';
+
+/** Something to run in a worker, and how to take the worker back from a call of it that is given up. */
+export interface Task {
+  readonly id: number;
+  readonly definition: TaskDefinition;
+  readonly reclaim: 'interrupt' | 'kill';
+}
+
+/** How a call ended, as the pool counts it. */
+export type Ending = 'completed' | 'failed' | 'timedOut' | 'cancelled' | 'refused' | 'died';
+
+export interface CallLimits {
+  /** Milliseconds from now. */
+  readonly timeout: number;
+  /** When the request it belongs to has its deadline, on the clock of `performance.now()`. */
+  readonly requestEndsAt: number;
+  readonly signals: readonly AbortSignal[];
+  readonly onProgress: ((value: unknown) => void) | undefined;
+}
+
+let calls = 0;
+
+/** One call from its making to its end. Result, error, abort or death: the first settles it, all later are ignored. */
+export class Call implements Waiting {
+  readonly id = ++calls;
+  readonly sequence = this.id;
+  readonly task: Task;
+  readonly deadlineAt: number;
+  readonly madeAt = performance.now();
+  readonly result: Promise<unknown>;
+  readonly onProgress: ((value: unknown) => void) | undefined;
+  /** Let go of with the end, so that a call given up holds no arguments. */
+  args: Uint8Array | undefined;
+  place = -1;
+  /** How often it was handed to a worker that died before it began. */
+  misfires = 0;
+  startedAt: number | undefined;
+  endedAt: number | undefined;
+  /** The process that runs it. */
+  pid: number | undefined;
+  ending: Ending | undefined;
+  /** Gives back its place in the queue, or the worker, when it is given up. */
+  onGivenUp: () => void = () => {};
+  /** Why it was given up, for the task to hear. */
+  reason: unknown;
+  #resolve!: (value: unknown) => void;
+  #reject!: (error: unknown) => void;
+  readonly #onSettled: (call: Call) => void;
+  readonly #timer: NodeJS.Timeout;
+  readonly #unlisten: (() => void)[];
+
+  constructor(task: Task, args: Uint8Array, limits: CallLimits, onSettled: (call: Call) => void) {
+    this.task = task;
+    this.args = args;
+    this.onProgress = limits.onProgress;
+    this.#onSettled = onSettled;
+    this.deadlineAt = Math.min(this.madeAt + limits.timeout, limits.requestEndsAt);
+    this.result = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    this.#timer = setTimeout(() => this.giveUp(callTimedOut(task.definition.name, limits.timeout)), limits.timeout);
+    this.#unlisten = limits.signals.map((signal) => onAbort(signal, (reason) => this.giveUp(reason)));
+  }
+
+  /** The caller is told at once, the work is stopped after. */
+  giveUp(reason: unknown): void {
+    if (this.ending !== undefined) return;
+    this.reason = reason;
+    const code = (reason as { code?: unknown } | null | undefined)?.code;
+    const late = code === 'ERR_UNBLOCK_TIMEOUT' || code === 'ERR_UNBLOCK_UPLOAD_TIMEOUT';
+    this.fail(late ? 'timedOut' : 'cancelled', reason);
+    this.onGivenUp();
+  }
+
+  succeed(value: unknown): void {
+    if (this.#settle('completed')) this.#resolve(value);
+  }
+
+  fail(ending: Ending, error: unknown): void {
+    if (this.#settle(ending)) this.#reject(error);
+  }
+
+  #settle(ending: Ending): boolean {
+    if (this.ending !== undefined) return false;
+    this.ending = ending;
+    this.endedAt = performance.now();
+    this.args = undefined;
+    clearTimeout(this.#timer);
+    for (const unlisten of this.#unlisten) unlisten();
+    this.#onSettled(this);
+    return true;
+  }
+}

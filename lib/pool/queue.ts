@@ -1,0 +1,76 @@
+/** What waits has a deadline, and remembers where in the heap it is, so that it can leave from anywhere. */
+export interface Waiting {
+  readonly deadlineAt: number;
+  readonly sequence: number;
+  place: number;
+}
+
+/**
+ * A binary heap: earliest deadline first, first in first out among equals. In, out and away each take O(log n) steps,
+ * and one that left holds on to nothing.
+ */
+export class DeadlineQueue<T extends Waiting> {
+  readonly #heap: T[] = [];
+
+  get size(): number {
+    return this.#heap.length;
+  }
+
+  add(item: T): void {
+    this.#heap.push(item);
+    this.#up(item, this.#heap.length - 1);
+  }
+
+  take(): T | undefined {
+    const first = this.#heap[0];
+    if (first !== undefined) this.delete(first);
+    return first;
+  }
+
+  delete(item: T): boolean {
+    const { place } = item;
+    if (this.#heap[place] !== item) return false;
+    const last = this.#heap.pop() as T;
+    item.place = -1;
+    if (last === item) return true;
+    this.#up(last, place);
+    this.#down(last, last.place);
+    return true;
+  }
+
+  #up(item: T, from: number): void {
+    let place = from;
+    while (place > 0) {
+      const above = (place - 1) >> 1;
+      const parent = this.#heap[above] as T;
+      if (!before(item, parent)) break;
+      this.#put(parent, place);
+      place = above;
+    }
+    this.#put(item, place);
+  }
+
+  #down(item: T, from: number): void {
+    let place = from;
+    for (;;) {
+      const left = this.#heap[2 * place + 1];
+      const right = this.#heap[2 * place + 2];
+      if (left === undefined) break;
+      const child = right !== undefined && before(right, left) ? right : left;
+      if (!before(child, item)) break;
+      const { place: below } = child;
+      this.#put(child, place);
+      place = below;
+    }
+    this.#put(item, place);
+  }
+
+  #put(item: T, place: number): void {
+    this.#heap[place] = item;
+    item.place = place;
+  }
+}
+
+function before(a: Waiting, b: Waiting): boolean {
+  return a.deadlineAt === b.deadlineAt ? a.sequence < b.sequence : a.deadlineAt < b.deadlineAt;
+}

@@ -1,0 +1,121 @@
+import { runInNewContext } from 'node:vm';
+import { type Node, type Program, parse } from 'acorn';
+import { analyze } from 'eslint-scope';
+import { notSelfContained } from '../errors';
+import { PROVIDED } from '../wire';
+
+/** The text of a function, and whether it reads as an expression or only as a method inside of an object. */
+export interface Source {
+  readonly source: string;
+  readonly form: 'expression' | 'method';
+}
+
+const WAY_OUT =
+  'It runs from its source text in another process: hand what it needs to it as arguments, ' +
+  'use await import() inside it, or move it to a file of its own and use offload.module()';
+
+/**
+ * Takes a function's text, and checks that it stands on its own.
+ *
+ * @throws TypeError `ERR_UNBLOCK_NOT_SELF_CONTAINED`, with the name of what is wrong and the way out
+ */
+export function sourceOf(fn: (...args: never[]) => unknown): Source {
+  const refuse = (problem: string) => notSelfContained(fn.name || 'the function', problem);
+  const source = Function.prototype.toString.call(fn);
+  if (/\{\s*\[native code\]\s*\}\s*$/.test(source))
+    throw refuse(`is native or bound, and has no source text. ${WAY_OUT}`);
+  if (/^class\b/.test(source)) throw refuse('is a class: offload a function that uses it instead');
+
+  const { program, root, form } = read(source, refuse);
+  if (root.generator) throw refuse('is a generator, whose steps cannot be sent: return an array instead');
+  const outside = namesOutside(program, root);
+  const counter = outside.find((name) => name.startsWith('cov_'));
+  if (counter !== undefined) {
+    throw refuse(`has the coverage counter "${counter}" in it: write /* istanbul ignore next */ before it. ${WAY_OUT}`);
+  }
+  if (outside.length > 0) {
+    const list = outside.map((name) => `"${name}"`).join(', ');
+    throw refuse(`uses ${list} from outside of itself. ${WAY_OUT}`);
+  }
+  return { source, form };
+}
+
+/** The parts of a syntax tree that matter here. */
+interface Syntax extends Node {
+  readonly generator?: boolean;
+  readonly operator?: string;
+  readonly argument?: Syntax;
+  readonly name?: string;
+  readonly expression?: Syntax;
+  readonly properties?: Syntax[];
+  readonly value?: Syntax;
+  readonly body?: Syntax[];
+}
+
+function read(source: string, refuse: (problem: string) => TypeError) {
+  const expression = tryParse(`(${source}\n)`);
+  const program = expression instanceof Error ? tryParse(`({${source}\n})`) : expression;
+  if (program instanceof Error) throw refuse(`cannot be read on its own: ${program.message}. ${WAY_OUT}`);
+  const form: Source['form'] = program === expression ? 'expression' : 'method';
+  const value = (program.body[0] as unknown as Syntax).expression as Syntax;
+  const root = form === 'expression' ? value : (value.properties?.[0]?.value as Syntax);
+  return { program, root, form };
+}
+
+function tryParse(text: string): Program | Error {
+  try {
+    return parse(text, { ecmaVersion: 'latest', ranges: true });
+  } catch (error) {
+    return error as Error;
+  }
+}
+
+/** Every name that would not resolve in a worker, once. */
+function namesOutside(program: Program, root: Syntax): string[] {
+  const scopes = analyze(program as never, { ecmaVersion: 2022, sourceType: 'script' });
+  const used = (scopes.globalScope?.through ?? []).map(({ identifier }) => identifier.name as string);
+  const known = globalsOfWorker();
+  // `typeof window === 'undefined'` asks whether a name exists, and guards the other uses of it.
+  const asked = new Set<string | undefined>();
+  const inherited = new Set<string>();
+  for (const node of within(root, () => true)) {
+    if (node.type === 'UnaryExpression' && node.operator === 'typeof') asked.add(node.argument?.name);
+    if (node.type === 'Super') inherited.add('super');
+  }
+  if (root.type === 'ArrowFunctionExpression') {
+    for (const node of within(root, keepsThis)) if (node.type === 'ThisExpression') inherited.add('this');
+  }
+  return [...inherited, ...new Set(used.filter((name) => !known.has(name) && !asked.has(name)))];
+}
+
+/** An arrow function has the `this` of what surrounds it; other functions and classes have their own. */
+function keepsThis({ type }: Syntax): boolean {
+  return type !== 'FunctionExpression' && type !== 'FunctionDeclaration' && type !== 'ClassBody';
+}
+
+function* within(node: Syntax, enter: (node: Syntax) => boolean): Generator<Syntax> {
+  yield node;
+  for (const part of Object.values(node).flat()) {
+    if (typeof part?.type === 'string' && enter(part)) yield* within(part, enter);
+  }
+}
+
+let known: Set<string> | undefined;
+
+/** The language's globals as this Node has them, whatever this process has added, and Node's own. */
+function globalsOfWorker(): Set<string> {
+  known ??= new Set([...runInNewContext('Object.getOwnPropertyNames(globalThis)'), ...NODE_GLOBALS, ...PROVIDED]);
+  return known;
+}
+
+const NODE_GLOBALS =
+  `AbortController AbortSignal Blob BroadcastChannel Buffer ByteLengthQueuingStrategy CloseEvent CompressionStream
+  CountQueuingStrategy Crypto CryptoKey CustomEvent DOMException DecompressionStream ErrorEvent Event EventSource
+  EventTarget File FormData Headers MessageChannel MessageEvent MessagePort Navigator Performance PerformanceEntry
+  PerformanceMark PerformanceMeasure PerformanceObserver PerformanceObserverEntryList PerformanceResourceTiming
+  QuotaExceededError ReadableByteStreamController ReadableStream ReadableStreamBYOBReader ReadableStreamBYOBRequest
+  ReadableStreamDefaultController ReadableStreamDefaultReader Request Response Storage SubtleCrypto TextDecoder
+  TextDecoderStream TextEncoder TextEncoderStream TransformStream TransformStreamDefaultController URL URLPattern
+  URLSearchParams WebSocket WritableStream WritableStreamDefaultController WritableStreamDefaultWriter atob btoa
+  clearImmediate clearInterval clearTimeout console crypto fetch global localStorage navigator performance process
+  queueMicrotask sessionStorage setImmediate setInterval setTimeout structuredClone`.split(/\s+/);

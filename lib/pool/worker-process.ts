@@ -1,0 +1,249 @@
+import { AsyncResource } from 'node:async_hooks';
+import type { ChildProcess } from 'node:child_process';
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
+import path from 'node:path';
+import workerpool from 'workerpool';
+import { type Death, workerDied } from '../errors';
+import { type Outcome, packThrown, unpack, unpackThrown, type WorkerEvent } from '../wire';
+import type { Call } from './call';
+
+/** From the abort to the kill, for a task that does not end by itself. */
+const GRACE_MS = 100;
+/** A signal is lost when it comes just before the task is entered, and now and then V8 overlooks one. */
+const REPEAT_MS = [4, 12, 28, 60];
+/** How often one call may be handed to a worker that dies before beginning it. */
+const MOST_MISFIRES = 2;
+/** How long an idle worker may take over its exit handlers. */
+const LEAVE_MS = 500;
+
+const SCRIPT = path.join(__dirname, '..', 'worker', 'main.js');
+
+/** Workers belong to no request: without this, each would keep the async context of the call that first needed it. */
+const nobody = new AsyncResource('express-unblock');
+
+export interface WorkerProcessOptions {
+  readonly env: NodeJS.ProcessEnv | undefined;
+  readonly execArgv: readonly string[];
+}
+
+export interface WorkerProcessEvents {
+  onIdle(worker: WorkerProcess): void;
+  /** It died before it began this call, which is safe to run elsewhere. */
+  onReturned(call: Call): void;
+  onGone(worker: WorkerProcess, death: Death): void;
+}
+
+/**
+ * One child process: a workerpool pool of exactly one worker, so that it is always known which child runs which call,
+ * and a bad one is replaced whole.
+ */
+export class WorkerProcess {
+  state: 'starting' | 'idle' | 'busy' | 'gone' = 'starting';
+  /** It was killed to take it back, and wants a successor. */
+  reclaimed = false;
+  idleSince = 0;
+  /** True until its first idle moment. */
+  neverReady = true;
+  readonly #pool: workerpool.Pool;
+  readonly #child: ChildProcess;
+  readonly #events: WorkerProcessEvents;
+  readonly #known = new Set<number>();
+  #call: Call | undefined;
+  #begun = false;
+  #listens = false;
+  /** Signals sent to this process in its life; as many must have landed before another call may enter. */
+  #interrupts = 0;
+  #timers: NodeJS.Timeout[] = [];
+
+  constructor(options: WorkerProcessOptions, events: WorkerProcessEvents) {
+    this.#events = events;
+    const { pool, child, ready } = nobody.runInAsyncScope(fork, undefined, options);
+    this.#pool = pool;
+    this.#child = child;
+    child.once('exit', (exitCode, signal) => this.#onExit({ exitCode, signal }));
+    // A child that could not be forked has no exit to wait for.
+    child.once('error', () => child.pid === undefined && this.#onExit({ exitCode: null, signal: null }));
+    child.unref();
+    child.channel?.unref();
+    ready.then(
+      () => this.#becomeIdle(),
+      () => this.kill(),
+    );
+  }
+
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
+  run(call: Call): void {
+    const { task, args } = call;
+    this.state = 'busy';
+    this.#call = call;
+    this.#begun = false;
+    this.#listens = false;
+    call.onGivenUp = () => this.#reclaim(call);
+    const definition = this.#known.has(task.id) ? undefined : task.definition;
+    this.#known.add(task.id);
+    this.#pool
+      .exec('run', [call.id, task.id, definition, args], { on: (event) => this.#onEvent(call, event) })
+      // What made the connection fail, the exit says.
+      .then(
+        (outcome: Outcome) => this.#onOutcome(call, outcome),
+        () => this.kill(),
+      );
+  }
+
+  kill(): void {
+    if (this.state !== 'gone') this.#child.kill('SIGKILL');
+  }
+
+  /** Lets an idle worker run its exit handlers. */
+  leave(): void {
+    if (this.#child.connected) this.#child.disconnect();
+    this.#after(LEAVE_MS, () => this.kill());
+  }
+
+  #onEvent(call: Call, event: WorkerEvent): void {
+    if (this.#call !== call) return;
+    if ('started' in event) {
+      this.#begun = true;
+      call.startedAt = performance.now();
+      call.pid = this.#child.pid;
+    }
+    if ('listens' in event) this.#listens ||= event.listens;
+    if ('progress' in event && call.ending === undefined) call.onProgress?.(event.progress);
+    if ('started' in event && call.ending !== undefined) this.#interrupt(call);
+  }
+
+  #onOutcome(call: Call, { ok, body, interrupts }: Outcome): void {
+    if (this.state === 'gone') return;
+    if (call.ending === undefined) {
+      if (ok) call.succeed(unpack(body));
+      else call.fail('failed', unpackThrown(body));
+      this.#becomeIdle();
+      return;
+    }
+    this.#stopTimers();
+    if (call.task.reclaim === 'kill') this.kill();
+    else if (interrupts === this.#interrupts) this.#becomeIdle();
+    else this.#awaitInterrupts();
+  }
+
+  /** A signal still on its way would hit the next call. */
+  #awaitInterrupts(): void {
+    this.#after(GRACE_MS, () => this.kill());
+    this.#pool.exec('settled', [this.#interrupts]).then(
+      (landed: number | undefined) => {
+        this.#stopTimers();
+        if (landed === undefined) return this.#killReclaimed();
+        this.#interrupts = landed;
+        this.#becomeIdle();
+      },
+      () => this.kill(),
+    );
+  }
+
+  #becomeIdle(): void {
+    if (this.state === 'gone') return;
+    this.#call = undefined;
+    this.state = 'idle';
+    this.neverReady = false;
+    this.idleSince = performance.now();
+    this.#events.onIdle(this);
+  }
+
+  /** Takes the worker back from a call that was given up. */
+  #reclaim(call: Call): void {
+    if (this.#call !== call || this.state !== 'busy') return;
+    const interrupt = call.task.reclaim === 'interrupt' && process.platform !== 'win32';
+    if (!interrupt && !this.#listens) {
+      this.#killReclaimed();
+      return;
+    }
+    this.#after(GRACE_MS, () => this.#killReclaimed());
+    this.#tell(call);
+    if (interrupt && this.#begun) this.#interrupt(call);
+  }
+
+  #tell(call: Call): void {
+    if (!this.#child.connected) return;
+    // In workerpool's own terms, past its queue: the worker is busy, and hears this between two of its steps.
+    this.#child.send({ id: -1, method: 'abort', params: [call.id, packThrown(call.reason)] }, () => {});
+  }
+
+  #interrupt(call: Call): void {
+    if (call.task.reclaim !== 'interrupt') return;
+    const signal = () => {
+      this.#interrupts++;
+      this.#child.kill('SIGINT');
+    };
+    signal();
+    for (const delay of REPEAT_MS) this.#after(delay, signal);
+  }
+
+  #killReclaimed(): void {
+    this.reclaimed = true;
+    this.kill();
+  }
+
+  #after(delay: number, action: () => void): void {
+    this.#timers.push(setTimeout(action, delay).unref());
+  }
+
+  #stopTimers(): void {
+    for (const timer of this.#timers.splice(0)) clearTimeout(timer);
+  }
+
+  #onExit(death: Death): void {
+    if (this.state === 'gone') return;
+    const call = this.#call;
+    this.state = 'gone';
+    this.#call = undefined;
+    this.#stopTimers();
+    // workerpool notices an idle worker's death, and gives its debug port back, only when asked to run something.
+    if (call === undefined && !this.neverReady) this.#pool.exec('ready').catch(() => {});
+    if (call !== undefined) this.#settleAfterDeath(call, death);
+    this.#events.onGone(this, death);
+  }
+
+  #settleAfterDeath(call: Call, death: Death): void {
+    if (this.#begun || call.misfires >= MOST_MISFIRES) {
+      call.fail('died', workerDied(call.task.definition.name, death));
+    } else if (call.ending === undefined) {
+      call.misfires++;
+      this.#events.onReturned(call);
+    }
+  }
+}
+
+function fork({ env, execArgv }: WorkerProcessOptions) {
+  const pool = workerpool.pool(SCRIPT, {
+    workerType: 'process',
+    maxWorkers: 1,
+    // How long workerpool waits for what has already exited.
+    workerTerminateTimeout: 1,
+    forkArgs: [String(process.pid)],
+    forkOpts: {
+      execArgv: [...execArgv],
+      serialization: 'advanced',
+      // Ctrl-C in a terminal goes to the whole process group: tasks would be interrupted while the parent shuts down.
+      detached: process.platform !== 'win32',
+      ...(env === undefined ? {} : { env }),
+    },
+  });
+  let child: ChildProcess | undefined;
+  const onFork = (message: unknown) => {
+    child = (message as { process: ChildProcess }).process;
+  };
+  // workerpool appends the parent's memory and inspector flags, which would beat the worker's own.
+  const { execArgv: own } = process;
+  process.execArgv = [];
+  subscribe('child_process', onFork);
+  try {
+    const ready = pool.exec('ready');
+    return { pool, child: child as unknown as ChildProcess, ready };
+  } finally {
+    unsubscribe('child_process', onFork);
+    process.execArgv = own;
+  }
+}

@@ -1,0 +1,74 @@
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http';
+import { checkOptions, parseChoice } from './options';
+
+export interface ProblemDetailsOptions {
+  /** Shows clients the message of 5xx errors too. For development: such messages may tell of the inside. Default false. */
+  readonly expose?: boolean | undefined;
+}
+
+interface Failure {
+  status?: unknown;
+  statusCode?: unknown;
+  expose?: unknown;
+  message?: unknown;
+  code?: unknown;
+  headers?: unknown;
+}
+
+/** What of an error is a client's business beside its status and message. */
+const PUBLIC = ['limit', 'received', 'expected', 'measure', 'timeout', 'retryAfter'] as const;
+
+/**
+ * An Express error handler that answers with `application/problem+json` (RFC 9457), for apps that have none of their
+ * own: `type`, `title`, `status`, `detail`, `code` and the error's public numbers, such as `limit`. The detail of 5xx
+ * errors stays private unless `expose` is set. A client that left (499) is sent nothing.
+ */
+export function problemDetails(options: ProblemDetailsOptions = {}) {
+  checkOptions('problemDetails', options, ['expose']);
+  const exposeAll = parseChoice('problemDetails', 'expose', options.expose ?? false, [true, false]);
+
+  // Express tells an error handler by its four parameters.
+  return function problemDetailsHandler(
+    error: unknown,
+    _req: IncomingMessage,
+    res: ServerResponse,
+    next: (error?: unknown) => void,
+  ): void {
+    const failure: Failure = typeof error === 'object' && error !== null ? error : {};
+    const status = statusOf(failure);
+    if (status === 499) {
+      res.destroy();
+      return;
+    }
+    if (res.headersSent) {
+      next(error);
+      return;
+    }
+    const body = JSON.stringify(describe(failure, status, exposeAll));
+    for (const [name, value] of Object.entries(failure.headers ?? {})) res.setHeader(name, value as string);
+    res.statusCode = status;
+    res.setHeader('Content-Type', 'application/problem+json; charset=utf-8');
+    res.setHeader('Content-Length', Buffer.byteLength(body));
+    res.end(body);
+  };
+}
+
+function statusOf({ status, statusCode }: Failure): number {
+  const given = status ?? statusCode;
+  return Number.isInteger(given) && (given as number) >= 400 && (given as number) <= 599 ? (given as number) : 500;
+}
+
+function describe(failure: Failure, status: number, exposeAll: boolean) {
+  const shown = exposeAll || (typeof failure.expose === 'boolean' ? failure.expose : status < 500);
+  const numbers = PUBLIC.map((name) => [name, (failure as Record<string, unknown>)[name]]);
+  return {
+    type: 'about:blank',
+    title: STATUS_CODES[status] ?? 'Error',
+    status,
+    ...(shown && typeof failure.message === 'string' ? { detail: failure.message } : {}),
+    ...(typeof failure.code === 'string' && (shown || failure.code.startsWith('ERR_UNBLOCK_'))
+      ? { code: failure.code }
+      : {}),
+    ...Object.fromEntries(numbers.filter(([, value]) => value !== undefined && (shown || typeof value === 'number'))),
+  };
+}

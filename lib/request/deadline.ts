@@ -1,0 +1,116 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { clientClosed } from '../errors';
+import { parseTime, type Time } from '../options';
+
+/** The one deadline of a request: `req.deadline`, and `currentDeadline()` from anywhere inside the request. */
+export interface Deadline {
+  /**
+   * Aborts when the deadline passes or the client leaves, with the error as its reason: `ERR_UNBLOCK_TIMEOUT` or
+   * `ERR_UNBLOCK_UPLOAD_TIMEOUT` for the one, `ERR_UNBLOCK_CLIENT_CLOSED` for the other. Hand it to whatever can stop:
+   * `fetch(url, { signal })`, a database query, an offloaded call (those inside the request have it already).
+   */
+  readonly signal: AbortSignal;
+  /** True once the deadline has passed with the response still owed. */
+  readonly expired: boolean;
+  /** Milliseconds left; 0 once expired, `Infinity` when there is no limit or it was cleared. */
+  remaining(): number;
+  /** Moves the deadline to `time` from now. Does nothing once the deadline has passed or the response is over. */
+  extend(time: Time): void;
+  /** Takes the limit off; the signal still aborts when the client leaves. */
+  clear(): void;
+}
+
+/** What runs on behalf of a request, either its handlers or, after it failed, its error handlers. */
+export interface RequestContext {
+  readonly deadline: RequestDeadline;
+  /** The response is no longer theirs to write. */
+  late: boolean;
+}
+
+export const contexts = new AsyncLocalStorage<RequestContext>();
+
+/** The deadline of the request that the calling code runs for; `undefined` outside of one. */
+export function currentDeadline(): Deadline | undefined {
+  return contexts.getStore()?.deadline;
+}
+
+const deadlines = new WeakMap<IncomingMessage, RequestDeadline>();
+
+export function deadlineOf(req: IncomingMessage, res: ServerResponse): RequestDeadline {
+  let deadline = deadlines.get(req);
+  if (deadline === undefined) {
+    deadline = new RequestDeadline(res);
+    deadlines.set(req, deadline);
+    Object.assign(req, { deadline });
+  }
+  return deadline;
+}
+
+export class RequestDeadline implements Deadline {
+  /** The handlers' own context; the error handlers get another. */
+  readonly context: RequestContext = { deadline: this, late: false };
+  expired = false;
+  /** The limit last set, in milliseconds. */
+  limit = Number.POSITIVE_INFINITY;
+  /** When it passes, on the clock of `performance.now()`. */
+  at = Number.POSITIVE_INFINITY;
+  #onExpire: () => void = () => {};
+  #timer: NodeJS.Timeout | undefined;
+  #over = false;
+  #reason: unknown;
+  #controller: AbortController | undefined;
+
+  constructor(res: ServerResponse) {
+    // The request's own 'close' comes as soon as its body was read, and does not mean that the client left.
+    res.on('close', () => {
+      if (!res.writableEnded) this.abort(clientClosed());
+      this.#over = true;
+      this.clear();
+    });
+  }
+
+  /** Made when first asked for: most requests never do. */
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController();
+      if (this.#reason !== undefined) this.#controller.abort(this.#reason);
+    }
+    return this.#controller.signal;
+  }
+
+  start(limit: number, onExpire: () => void): void {
+    this.#onExpire = onExpire;
+    this.#set(limit);
+  }
+
+  extend(time: Time): void {
+    this.#set(parseTime('deadline.extend', 'time', time));
+  }
+
+  remaining(): number {
+    return Math.max(0, this.at - performance.now());
+  }
+
+  clear(): void {
+    clearTimeout(this.#timer);
+    if (!this.expired) this.at = Number.POSITIVE_INFINITY;
+  }
+
+  /** Stops the work: there will be no answer from it. The first reason counts. */
+  abort(reason: unknown): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.clear();
+    this.#reason = reason;
+    this.#controller?.abort(reason);
+  }
+
+  #set(limit: number): void {
+    if (this.#over) return;
+    clearTimeout(this.#timer);
+    this.limit = limit;
+    this.at = performance.now() + limit;
+    this.#timer = setTimeout(this.#onExpire, limit);
+  }
+}

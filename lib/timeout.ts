@@ -1,0 +1,101 @@
+import { channel } from 'node:diagnostics_channel';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { timedOut, uploadTimedOut } from './errors';
+import { checkOptions, parseChoice, parseFunction, parseTime, type Time } from './options';
+import { abandonBody } from './request/body';
+import { awaitsContinue } from './request/connection';
+import { contexts, type Deadline, deadlineOf } from './request/deadline';
+import { handOver } from './request/hand-over';
+
+declare global {
+  namespace Express {
+    interface Request {
+      /** The request's deadline; there behind a `timeout()`, and in the handlers that `offload` makes. */
+      deadline: Deadline;
+    }
+  }
+}
+
+export interface TimeoutOptions<Req extends IncomingMessage = IncomingMessage> {
+  /**
+   * What must have happened by the deadline. `'head'` (default): the response's head was sent; a stream such as
+   * server-sent events or a download may then go on for as long as it likes. `'response'`: the whole response was
+   * sent; one cut off half-way has its connection destroyed, so that nobody takes it for a whole one.
+   */
+  readonly until?: 'head' | 'response' | undefined;
+  /** Requests for which this returns true are let through as if the middleware were not there. */
+  readonly skip?: ((req: Req) => boolean) | undefined;
+}
+
+const passed = channel('express-unblock:timeout');
+
+/**
+ * Puts a deadline on producing the response, and stops the work when it passes: `req.deadline.signal` aborts, what was
+ * offloaded inside the request ends, and the app's error handlers get an error to answer with. Whatever the handler
+ * does to `res` from then on neither throws nor sends a byte.
+ *
+ * On one request the last `timeout()` to run sets the time, so that a route can raise as well as lower its app's.
+ * A handler that blocks the event loop is not interrupted, since no timer can fire: see `offload`.
+ *
+ * @param time milliseconds, 1 to 2147483647; or a string such as `'5s'`; or a function of the request returning either
+ * @throws TypeError `ERR_UNBLOCK_BAD_OPTION` where it is called with something else
+ *
+ * Errors handed to `next`: 504 `ERR_UNBLOCK_TIMEOUT`, or 408 `ERR_UNBLOCK_UPLOAD_TIMEOUT` when it was the request's
+ * body that had not arrived (RFC 9110, sections 15.6.5 and 15.5.9).
+ */
+export function timeout<Req extends IncomingMessage = IncomingMessage>(
+  time: Time | ((req: Req) => Time),
+  options: TimeoutOptions<Req> = {},
+) {
+  checkOptions('timeout', options, ['until', 'skip']);
+  const fixed = typeof time === 'function' ? undefined : parseTime('timeout', 'time', time);
+  const limitOf = (req: Req) => fixed ?? parseTime('timeout', 'the time returned', (time as (req: Req) => Time)(req));
+  const until = parseChoice('timeout', 'until', options.until ?? 'head', ['head', 'response']);
+  const skip = options.skip === undefined ? undefined : parseFunction('timeout', 'skip', options.skip);
+
+  return function timeoutMiddleware(req: Req, res: ServerResponse, next: (error?: unknown) => void): void {
+    let limit: number | undefined;
+    try {
+      if (!skip?.(req)) limit = limitOf(req);
+    } catch (error) {
+      next(error);
+      return;
+    }
+    if (limit === undefined) {
+      next();
+      return;
+    }
+    const deadline = deadlineOf(req, res);
+    deadline.start(limit, () => expire(req, res, until, next));
+    if (contexts.getStore()?.deadline === deadline) next();
+    else contexts.run(deadline.context, next);
+  };
+}
+
+function expire(
+  req: IncomingMessage,
+  res: ServerResponse,
+  until: 'head' | 'response',
+  next: (error: unknown) => void,
+): void {
+  const answering = res.headersSent;
+  if (answering && (until === 'head' || res.writableEnded)) return;
+
+  const deadline = deadlineOf(req, res);
+  deadline.expired = true;
+  const stalled = waitsForClient(req);
+  const error = (stalled ? uploadTimedOut : timedOut)(deadline.limit);
+  if (passed.hasSubscribers) passed.publish({ req, res, error });
+  if (answering) {
+    deadline.abort(error);
+    res.destroy();
+    return;
+  }
+  abandonBody(req, res, stalled ? Number.POSITIVE_INFINITY : undefined);
+  handOver(req, res, error, next);
+}
+
+/** A body that stopped because nobody here reads it, or that was not asked for yet, is not the client's fault. */
+function waitsForClient(req: IncomingMessage): boolean {
+  return !req.complete && !awaitsContinue(req) && req.readableLength < req.readableHighWaterMark;
+}

@@ -1,0 +1,94 @@
+import workerpool from 'workerpool';
+import { notSerializable } from '../errors';
+import { type Outcome, pack, packThrown, type TaskDefinition, unpack, unpackThrown, type WorkerMethods } from '../wire';
+import { becomeWorker, CurrentTask, type TaskContext } from './current-task';
+import { awaitInterrupts, interruptible, interruptsLanded, startKeeper } from './interruptible';
+import { load, type TaskFunction } from './tasks';
+
+/** What runs first in a worker process. Its parent's process id is the last argument. */
+const task = new CurrentTask((event) => workerpool.workerEmit(event));
+becomeWorker(task);
+
+/** A task's `this`. */
+const self: TaskContext = {
+  get signal() {
+    return task.signal;
+  },
+  progress: task.progress,
+};
+
+interface Loaded {
+  readonly definition: TaskDefinition;
+  fn: TaskFunction | Promise<TaskFunction> | undefined;
+}
+
+const tasks = new Map<number, Loaded>();
+
+const methods: WorkerMethods = {
+  ready: () => true,
+  run(call, id, definition, args) {
+    task.begin(call);
+    workerpool.workerEmit({ started: true, listens: task.listens });
+    try {
+      const loaded = find(id, definition);
+      const { name } = loaded.definition;
+      loaded.fn ??= load(loaded.definition);
+      const result = typeof loaded.fn === 'function' ? enter(loaded.fn, args) : enterLater(loaded, loaded.fn, args);
+      return isThenable(result)
+        ? Promise.resolve(result).then((value) => succeeded(name, value), failed)
+        : succeeded(name, result);
+    } catch (thrown) {
+      return failed(thrown);
+    }
+  },
+  abort(call, reason) {
+    task.abort(call, unpackThrown(reason));
+  },
+  settled: awaitInterrupts,
+};
+
+function find(id: number, definition: TaskDefinition | undefined): Loaded {
+  let loaded = tasks.get(id);
+  if (loaded === undefined) {
+    if (definition === undefined) throw new Error(`Task ${id} was never defined`);
+    loaded = { definition, fn: undefined };
+    tasks.set(id, loaded);
+  }
+  return loaded;
+}
+
+async function enterLater(loaded: Loaded, loading: Promise<TaskFunction>, args: Uint8Array): Promise<unknown> {
+  loaded.fn = undefined; // One that fails to load may load the next time.
+  loaded.fn = await loading;
+  return enter(loaded.fn, args);
+}
+
+function enter(fn: TaskFunction, args: Uint8Array): unknown {
+  const list = unpack(args) as unknown[];
+  return interruptible(() => fn.apply(self, list));
+}
+
+function succeeded(name: string, value: unknown): Outcome {
+  try {
+    return { ok: true, body: pack(value), interrupts: interruptsLanded() };
+  } catch (cause) {
+    return failed(notSerializable('The result', name, cause));
+  }
+}
+
+function failed(thrown: unknown): Outcome {
+  return { ok: false, body: packThrown(thrown), interrupts: interruptsLanded() };
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof (value as { then?: unknown } | null | undefined)?.then === 'function';
+}
+
+/** Node calls what makes `import()` work in a function's text experimental; the user never chose it. */
+const { emitWarning } = process;
+process.emitWarning = (warning: string | Error, ...rest: unknown[]) => {
+  if (String(warning).includes('USE_MAIN_CONTEXT_DEFAULT_LOADER')) return;
+  Reflect.apply(emitWarning, process, [warning, ...rest]);
+};
+
+void startKeeper(Number(process.argv.at(-1))).then(() => workerpool.worker({ ...methods }));

@@ -1,0 +1,66 @@
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { constants, Script } from 'node:vm';
+import { noSuchExport } from '../errors';
+import { PROVIDED, type TaskDefinition } from '../wire';
+
+export type TaskFunction = (this: unknown, ...args: unknown[]) => unknown;
+
+/** Turns a definition into the function to call; each is compiled or imported once. */
+export function load(definition: TaskDefinition): TaskFunction | Promise<TaskFunction> {
+  return definition.kind === 'function' ? compile(definition) : importFrom(definition);
+}
+
+function compile({ source, form, file, name }: TaskDefinition & { kind: 'function' }): TaskFunction {
+  // A method's text is one only inside of an object.
+  const value = form === 'expression' ? `(${source}\n)` : `Object.values({ ${source}\n})[0]`;
+  const text = `(function (${PROVIDED.join(', ')}) { return ${value} })`;
+  const script = new Script(text, {
+    filename: file,
+    importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
+  });
+  const make = script.runInThisContext() as (...provided: unknown[]) => TaskFunction;
+
+  const provided: Record<(typeof PROVIDED)[number], unknown> = {
+    require: createRequire(file),
+    __filename: file,
+    __dirname: path.dirname(file),
+    __name: (named: unknown) => named,
+    __importStar: asNamespace,
+    __importDefault: asDefault,
+    __toESM: asNamespace,
+    _interop_require_wildcard: asNamespace,
+    _interop_require_default: asDefault,
+    _interopRequireWildcard: asNamespace,
+    _interopRequireDefault: asDefault,
+  };
+  const fn = make(...PROVIDED.map((helper) => provided[helper]));
+  Object.defineProperty(fn, 'name', { value: name, configurable: true });
+  return fn;
+}
+
+interface Required {
+  __esModule?: unknown;
+}
+
+// swc calls its helpers as a property of themselves.
+const asNamespace = Object.assign(namespaceOf, { _: namespaceOf });
+const asDefault = Object.assign(defaultOf, { _: defaultOf });
+
+function namespaceOf(module: Required) {
+  return module?.__esModule ? module : { ...module, default: module };
+}
+
+function defaultOf(module: Required) {
+  return module?.__esModule ? module : { default: module };
+}
+
+async function importFrom({ url, name }: TaskDefinition & { kind: 'module' }): Promise<TaskFunction> {
+  const namespace: Record<string, unknown> = await import(url);
+  // Node lists the exports of a CommonJS module as far as it can tell them; all of them are on its default.
+  const all: Record<string, unknown> = { ...(namespace.default as object | undefined), ...namespace };
+  const fn = Object.hasOwn(all, name) ? all[name] : undefined;
+  if (typeof fn === 'function') return fn as TaskFunction;
+  const exported = Object.keys(all).filter((key) => typeof all[key] === 'function');
+  throw noSuchExport(name, path.basename(new URL(url).pathname), exported);
+}
