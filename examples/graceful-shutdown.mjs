@@ -16,6 +16,12 @@ const countPrimes = offload(function countPrimes(below) {
 
 const app = express();
 
+// A connection that is kept alive would hold the server for seconds after its last answer.
+app.use((_req, res, next) => {
+  res.once('close', () => server.listening || server.closeIdleConnections());
+  next();
+});
+
 // With `until: 'response'` no request outlives ten seconds, so that the shutdown does not either.
 app.use(timeout('10s', { until: 'response' }));
 

@@ -14,9 +14,13 @@ export interface AppProcess {
 }
 
 /** Starts an app and waits until it prints its address. */
-export async function startApp(file: string, nodeFlags: string[] = []): Promise<AppProcess> {
+export async function startApp(
+  file: string,
+  nodeFlags: string[] = [],
+  env: NodeJS.ProcessEnv = {},
+): Promise<AppProcess> {
   const child = spawn(process.execPath, [...nodeFlags, file], {
-    env: { ...process.env, PORT: '0' },
+    env: { ...process.env, PORT: '0', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let complaints = '';
