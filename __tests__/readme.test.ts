@@ -16,7 +16,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
-import { gunzipSync } from 'node:zlib';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import { transformSync } from 'esbuild';
 import { type AppProcess, Client, startApp } from './support/app-process';
 
@@ -72,7 +72,8 @@ beforeAll(() => {
   write('free-port.js', FREE_PORT);
   mkdirSync(path.join(folder, 'node_modules'));
   link(ROOT, 'express-unblock');
-  for (const name of ['express', 'express4', '@types']) link(path.join(ROOT, 'node_modules', name), name);
+  for (const name of ['express', 'express4', 'http-errors', '@types'])
+    link(path.join(ROOT, 'node_modules', name), name);
 });
 
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -314,6 +315,63 @@ test.each(['express', 'express4'])('the first example works with require() and %
   const app = await start(write('app.cjs', code ?? ''));
   expect(await connect(app).post('/search', { pattern: 'a.', text: 'abacus' })).toMatchObject({ body: '["ab","ac"]' });
   expect((await connect(app).post('/search', { pattern: '^(a+)+$', text: `${'a'.repeat(50)}!` })).status).toBe(504);
+});
+
+describe('what the README says beside its code', () => {
+  async function serve(routes: string): Promise<Client> {
+    return connect(await start(write('app.js', `${PRELUDE}${routes}\napp.use(problemDetails()); app.listen(3000);`)));
+  }
+
+  test('a handler that blocks the event loop answers late instead of being interrupted', async () => {
+    const client = await serve(`app.get('/', timeout(10), (req, res) => {
+      for (const start = performance.now(); performance.now() - start < 50; );
+      res.json('late');
+    });`);
+    expect(await client.get('/')).toMatchObject({ status: 200, body: '"late"' });
+  });
+
+  test('an interrupted loop leaves its worker alive, one behind an await costs it', async () => {
+    const client = await serve(`
+      const options = { pool: createPool({ workers: 1 }), timeout: 100 };
+      app.get('/pid', offload(() => process.pid, { pool: options.pool }).handler(() => []));
+      app.get('/loop', offload(() => { for (;;); }, options).handler(() => []));
+      app.get('/later', offload(async () => { await null; for (;;); }, options).handler(() => []));
+    `);
+    const first = await client.get('/pid');
+    expect((await client.get('/loop')).status).toBe(504);
+    const second = await client.get('/pid');
+    expect((await client.get('/later')).status).toBe(504);
+    const third = await client.get('/pid');
+    expect(second.body).toBe(first.body);
+    expect(third.status).toBe(200);
+    expect(third.body).not.toBe(second.body);
+  });
+
+  test('a variable from outside is named where the function is wrapped', async () => {
+    const client = await serve(`const factor = 3; app.get('/', () => { offload((n) => n * factor); });
+      app.use((error, req, res, next) => res.send(error.message));`);
+    expect((await client.get('/')).body).toContain('"factor"');
+  });
+
+  test("the status of a task's error is the status of the answer", async () => {
+    const client = await serve(`app.get('/', offload(async () => {
+      const { default: createError } = await import('http-errors');
+      throw createError(422, 'No such language');
+    }).handler(() => []));`);
+    const { status, body } = await client.get('/');
+    expect(status).toBe(422);
+    expect(JSON.parse(body)).toMatchObject({ detail: 'No such language' });
+  });
+
+  test('what a small body inflates to is left to the limit of the parser', async () => {
+    const client = await serve(`app.post('/', limitInput('10kb'), express.text(), (req, res) => res.send('parsed'));`);
+    const post = async (size: number) => {
+      const body = gzipSync('x'.repeat(size));
+      return (await client.send('POST', '/', body, { 'Content-Encoding': 'gzip' }).answer).status;
+    };
+    expect(await post(50_000)).toBe(200);
+    expect(await post(1_000_000)).toBe(413);
+  });
 });
 
 test('every export has its heading', () => {

@@ -60,11 +60,11 @@ export class Client {
 
   /** `sent` resolves when the operating system has the whole request. */
   send(method: string, path: string, body?: string | object, headers: http.OutgoingHttpHeaders = {}) {
-    const type = typeof body === 'object' ? 'application/json' : 'text/plain';
+    const json = typeof body === 'object' && !(body instanceof Uint8Array);
     const req = http.request(new URL(path, this.#url), {
       agent: this.#agent,
       method,
-      headers: { 'Content-Type': type, ...headers },
+      headers: { 'Content-Type': json ? 'application/json' : 'text/plain', ...headers },
     });
     const sent = once(req, 'finish');
     const answer = once(req, 'response').then(async ([res]) => ({
@@ -72,7 +72,7 @@ export class Client {
       headers: res.headers,
       body: Buffer.concat(await res.toArray()).toString(),
     }));
-    req.end(typeof body === 'object' ? JSON.stringify(body) : body);
+    req.end(json ? JSON.stringify(body) : body);
     return { sent, answer };
   }
 
