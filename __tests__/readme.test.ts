@@ -245,7 +245,7 @@ const promises: Record<string, () => Promise<void>> = {
     expect(headers['content-type']).toBe('application/problem+json; charset=utf-8');
     expect(JSON.parse(body)).toEqual({
       type: 'about:blank',
-      title: 'Payload Too Large',
+      title: http.STATUS_CODES[413],
       status: 413,
       detail: 'Request body is larger than the limit of 10 bytes',
       code: 'ERR_UNBLOCK_TOO_LARGE',
