@@ -1,0 +1,6 @@
+import { progress } from 'express-unblock/worker';
+
+export function count(text: string) {
+  progress('counted');
+  return { words: text.split(' ').length, pid: process.pid };
+}

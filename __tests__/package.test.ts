@@ -1,0 +1,63 @@
+import { execFile } from 'node:child_process';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { createPool, offload } from 'express-unblock';
+
+/** What an ES module of a user's logs as JSON before it exits by itself. */
+async function logOf(source: string): Promise<unknown> {
+  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '--eval', source], {
+    cwd: path.join(__dirname, '..'),
+  });
+  return JSON.parse(stdout);
+}
+
+const differing = (specifier: string) => `
+  import { createRequire } from 'node:module';
+  import * as imported from '${specifier}';
+  const required = createRequire(process.cwd() + '/')('${specifier}');
+  const named = Object.keys(imported).filter((name) => !/^(__esModule|default|module\\.exports)$/.test(name));
+  console.log(JSON.stringify({
+    named,
+    missing: Object.keys(required).filter((name) => !named.includes(name)),
+    differing: named.filter((name) => imported[name] !== required[name]),
+  }));
+`;
+
+test('import and require give the same functions, so that there is one default pool', async () => {
+  expect(await logOf(differing('express-unblock'))).toEqual({
+    named: ['closePools', 'createPool', 'currentDeadline', 'limitInput', 'offload', 'problemDetails', 'timeout'],
+    missing: [],
+    differing: [],
+  });
+});
+
+test('so it is on the worker side, where a task may be of either kind', async () => {
+  expect(await logOf(differing('express-unblock/worker'))).toEqual({
+    named: ['isWorker', 'progress', 'signal'],
+    missing: [],
+    differing: [],
+  });
+});
+
+test('outside of a worker nothing aborts, and reporting progress does nothing', async () => {
+  const log = await logOf(`
+    import { isWorker, progress, signal } from 'express-unblock/worker';
+    console.log(JSON.stringify([isWorker, signal.aborted, progress(1) ?? 'nothing']));
+  `);
+  expect(log).toEqual([false, false, 'nothing']);
+});
+
+test('the signal that an ES module imports is that of the task that runs', async () => {
+  const pool = createPool({ workers: 1 });
+  const tasks = offload.module(path.join(__dirname, 'support/hears-its-abort.mjs'), { pool, reclaim: 'interrupt' });
+  const before = await tasks.state?.();
+
+  const controller = new AbortController();
+  const reason = new Error('enough');
+  const call = tasks.untilAborted?.with({ signal: controller.signal, onProgress: () => controller.abort(reason) })();
+  await expect(call).rejects.toBe(reason);
+
+  expect(before).toEqual({ isWorker: true, aborted: false, pid: expect.any(Number) });
+  expect(await tasks.state?.()).toEqual({ ...(before as object), heard: 'enough' });
+  await pool.close();
+});
