@@ -1,5 +1,5 @@
 import v8 from 'node:v8';
-import { isErrorLike } from './errors';
+import { isErrorLike, notSerializable } from './errors';
 
 /** What the two sides of a worker say to each other, and how values and errors cross between them. */
 
@@ -80,53 +80,53 @@ interface PackedError {
 
 const BASES = { Error, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError };
 
-/** Errors that hold each other as their causes end somewhere. */
-const DEEPEST = 8;
+/** What Express reads off an error, which its class may have instead. */
+const READ_BY_EXPRESS = ['code', 'status', 'statusCode', 'expose', 'headers'];
 
 /** Whatever was thrown: errors with all they carry that can be sent, everything else as it is. */
 export function packThrown(thrown: unknown): Buffer {
   try {
-    return pack(portable(thrown, 0));
+    return pack(portable(thrown, new Map()));
   } catch {
-    return pack({ value: `a ${typeof thrown} that cannot be sent between processes` });
+    return packThrown(notSerializable('The error', 'a task', `it is of type ${typeof thrown}`));
   }
 }
 
 export function unpackThrown(packed: Uint8Array): unknown {
-  return revive(unpack(packed) as Portable);
+  return revive(unpack(packed) as Portable, new Map());
 }
 
-function portable(value: unknown, depth: number): Portable {
+/** Errors that hold each other, as causes do, are each packed once. */
+function portable(value: unknown, packed: Map<Error, PackedError>): Portable {
+  if (isErrorLike(value)) return packed.get(value) ?? packError(value, packed);
   // As AggregateError has them.
-  if (Array.isArray(value) && value.some(isErrorLike)) return { list: value.map((item) => portable(item, depth + 1)) };
-  if (!isErrorLike(value)) return { value };
+  if (Array.isArray(value) && value.some(isErrorLike)) return { list: value.map((item) => portable(item, packed)) };
+  pack(value);
+  return { value };
+}
+
+function packError(error: Error, packed: Map<Error, PackedError>): PackedError {
+  const { message, stack = '' } = error;
+  const { base, className } = classOf(error);
+  // A class that extends Error and sets no name is still known by its own.
+  const name = error.name === base ? className : String(error.name);
   const properties: PackedError['properties'] = {};
-  if (depth < DEEPEST) {
-    for (const key of new Set([...Object.getOwnPropertyNames(value), 'code'])) {
-      if (key === 'message' || key === 'stack' || key === 'name') continue;
-      const part = sendable((value as unknown as Record<string, unknown>)[key], depth);
-      if (part !== undefined) properties[key] = part;
+  const result: PackedError = { error: true, base, className, name, message, stack, properties };
+  packed.set(error, result);
+  for (const key of new Set([...Object.getOwnPropertyNames(error), ...READ_BY_EXPRESS])) {
+    if (key === 'message' || key === 'stack' || key === 'name') continue;
+    try {
+      const value = (error as unknown as Record<string, unknown>)[key];
+      if (value !== undefined) properties[key] = portable(value, packed);
+    } catch {
+      // A function, a socket, a getter that throws: of no use in another process.
     }
   }
-  const { base, className } = classOf(value);
-  // A class that extends Error and sets no name is still known by its own.
-  const name = value.name === base ? className : String(value.name);
-  return { error: true, base, className, name, message: value.message, stack: value.stack ?? '', properties };
-}
-
-function sendable(value: unknown, depth: number): Portable | undefined {
-  if (value === undefined) return undefined;
-  try {
-    const part = portable(value, depth + 1);
-    pack(part);
-    return part;
-  } catch {
-    return undefined; // A function, a socket: of no use in another process.
-  }
+  return result;
 }
 
 function classOf(error: Error): { base: string; className: string } {
-  const className = error.constructor?.name || 'Error';
+  const className = String(error.constructor?.name || 'Error');
   for (let at = Object.getPrototypeOf(error); at !== null; at = Object.getPrototypeOf(at)) {
     const name = at.constructor?.name;
     if (Object.hasOwn(BASES, name)) return { base: name, className };
@@ -134,21 +134,21 @@ function classOf(error: Error): { base: string; className: string } {
   return { base: 'Error', className };
 }
 
-function revive(packed: Portable): unknown {
+function revive(packed: Portable, revived: Map<PackedError, Error>): unknown {
   if ('value' in packed) return packed.value;
-  if ('list' in packed) return packed.list.map(revive);
+  if ('list' in packed) return packed.list.map((item) => revive(item, revived));
+  const known = revived.get(packed);
+  if (known !== undefined) return known;
   const error = new (classNamed(packed.className, packed.base))(packed.message);
-  hide(error, 'stack', packed.stack);
-  if (error.name !== packed.name) hide(error, 'name', packed.name);
+  revived.set(packed, error);
+  const define = (key: string, value: unknown, enumerable: boolean) =>
+    Object.defineProperty(error, key, { value, enumerable, writable: true, configurable: true });
+  define('stack', packed.stack, false);
+  if (error.name !== packed.name) define('name', packed.name, false);
   for (const [key, value] of Object.entries(packed.properties)) {
-    if (key === 'cause' || key === 'errors') hide(error, key, revive(value));
-    else (error as unknown as Record<string, unknown>)[key] = revive(value);
+    define(key, revive(value, revived), key !== 'cause' && key !== 'errors');
   }
   return error;
-}
-
-function hide(error: Error, key: string, value: unknown): void {
-  Object.defineProperty(error, key, { value, writable: true, configurable: true });
 }
 
 function classNamed(name: string, base: string): ErrorConstructor {

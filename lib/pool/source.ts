@@ -24,9 +24,10 @@ export function sourceOf(fn: (...args: never[]) => unknown): Source {
   const source = Function.prototype.toString.call(fn);
   if (/\{\s*\[native code\]\s*\}\s*$/.test(source))
     throw refuse(`is native or bound, and has no source text. ${WAY_OUT}`);
-  if (/^class\b/.test(source)) throw refuse('is a class: offload a function that uses it instead');
 
-  const { program, root, form } = read(source, refuse);
+  const { program, root, form, kind } = read(source, refuse);
+  if (root.type === 'ClassExpression') throw refuse('is a class: offload a function that uses it instead');
+  if (kind === 'get' || kind === 'set') throw refuse(`is a ${kind}ter: offload a function or a method instead`);
   if (root.generator) throw refuse('is a generator, whose steps cannot be sent: return an array instead');
   const outside = namesOutside(program, root);
   const counter = outside.find((name) => name.startsWith('cov_'));
@@ -48,6 +49,7 @@ interface Syntax extends Node {
   readonly name?: string;
   readonly expression?: Syntax;
   readonly properties?: Syntax[];
+  readonly kind?: string;
   readonly value?: Syntax;
   readonly body?: Syntax[];
 }
@@ -58,8 +60,8 @@ function read(source: string, refuse: (problem: string) => TypeError) {
   if (program instanceof Error) throw refuse(`cannot be read on its own: ${program.message}. ${WAY_OUT}`);
   const form: Source['form'] = program === expression ? 'expression' : 'method';
   const value = (program.body[0] as unknown as Syntax).expression as Syntax;
-  const root = form === 'expression' ? value : (value.properties?.[0]?.value as Syntax);
-  return { program, root, form };
+  const method = form === 'method' ? value.properties?.[0] : undefined;
+  return { program, root: method?.value ?? value, form, kind: method?.kind };
 }
 
 function tryParse(text: string): Program | Error {
@@ -80,15 +82,15 @@ function namesOutside(program: Program, root: Syntax): string[] {
   const inherited = new Set<string>();
   for (const node of within(root, () => true)) {
     if (node.type === 'UnaryExpression' && node.operator === 'typeof') asked.add(node.argument?.name);
-    if (node.type === 'Super') inherited.add('super');
   }
-  if (root.type === 'ArrowFunctionExpression') {
-    for (const node of within(root, keepsThis)) if (node.type === 'ThisExpression') inherited.add('this');
+  for (const { type } of within(root, keepsThis)) {
+    if (type === 'Super') inherited.add('super');
+    if (type === 'ThisExpression' && root.type === 'ArrowFunctionExpression') inherited.add('this');
   }
   return [...inherited, ...new Set(used.filter((name) => !known.has(name) && !asked.has(name)))];
 }
 
-/** An arrow function has the `this` of what surrounds it; other functions and classes have their own. */
+/** An arrow function has the `this` and `super` of what surrounds it; other functions and classes have their own. */
 function keepsThis({ type }: Syntax): boolean {
   return type !== 'FunctionExpression' && type !== 'FunctionDeclaration' && type !== 'ClassBody';
 }

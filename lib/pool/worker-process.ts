@@ -3,7 +3,7 @@ import type { ChildProcess } from 'node:child_process';
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import path from 'node:path';
 import workerpool from 'workerpool';
-import { type Death, workerDied } from '../errors';
+import { type Death, notSerializable, workerDied } from '../errors';
 import { type Outcome, packThrown, unpack, unpackThrown, type WorkerEvent } from '../wire';
 import type { Call } from './call';
 
@@ -118,8 +118,12 @@ export class WorkerProcess {
   #onOutcome(call: Call, { ok, body, interrupts }: Outcome): void {
     if (this.state === 'gone') return;
     if (call.ending === undefined) {
-      if (ok) call.succeed(unpack(body));
-      else call.fail('failed', unpackThrown(body));
+      try {
+        if (ok) call.succeed(unpack(body));
+        else call.fail('failed', unpackThrown(body));
+      } catch (cause) {
+        call.fail('failed', notSerializable('The result', call.task.definition.name, cause));
+      }
       this.#becomeIdle();
       return;
     }

@@ -26,7 +26,7 @@ export async function startKeeper(parent: number): Promise<void> {
 export function interruptible<T>(fn: () => T): T {
   Object.defineProperty(globalThis, ENTRY, { value: fn, configurable: true });
   try {
-    return script.runInThisContext({ breakOnSigint: true }) as T;
+    return script.runInThisContext({ breakOnSigint: true, displayErrors: false }) as T;
   } catch (error) {
     if (wasInterrupted(error)) caughtByTasks++;
     throw error;

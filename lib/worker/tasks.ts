@@ -13,13 +13,13 @@ export function load(definition: TaskDefinition): TaskFunction | Promise<TaskFun
 
 function compile({ source, form, file, name }: TaskDefinition & { kind: 'function' }): TaskFunction {
   // A method's text is one only inside of an object.
-  const value = form === 'expression' ? `(${source}\n)` : `Object.values({ ${source}\n})[0]`;
-  const text = `(function (${PROVIDED.join(', ')}) { return ${value} })`;
+  const value = form === 'expression' ? source : `{ ${source}\n}`;
+  const text = `(function (${PROVIDED.join(', ')}) { return (${value}\n) })`;
   const script = new Script(text, {
     filename: file,
     importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
   });
-  const make = script.runInThisContext() as (...provided: unknown[]) => TaskFunction;
+  const make = script.runInThisContext() as (...provided: unknown[]) => unknown;
 
   const provided: Record<(typeof PROVIDED)[number], unknown> = {
     require: createRequire(file),
@@ -34,9 +34,15 @@ function compile({ source, form, file, name }: TaskDefinition & { kind: 'functio
     _interopRequireWildcard: asNamespace,
     _interopRequireDefault: asDefault,
   };
-  const fn = make(...PROVIDED.map((helper) => provided[helper]));
+  const made = make(...PROVIDED.map((helper) => provided[helper]));
+  const fn = (form === 'expression' ? made : onlyMemberOf(made as object)) as TaskFunction;
   Object.defineProperty(fn, 'name', { value: name, configurable: true });
   return fn;
+}
+
+function onlyMemberOf(object: object): unknown {
+  const [key] = Reflect.ownKeys(object);
+  return Reflect.get(object, key as PropertyKey);
 }
 
 interface Required {

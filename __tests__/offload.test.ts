@@ -1,0 +1,189 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { closePools, offload } from 'express-unblock';
+
+afterAll(() => closePools({ grace: 0 }));
+
+const add = offload(function add(a: number, b: number) {
+  return a + b;
+});
+const echo = offload(<T>(value: T) => value);
+const pidOf = offload(() => process.pid);
+
+describe('an offloaded function', () => {
+  it('returns its result from another process', async () => {
+    expect(await add(2, 3)).toBe(5);
+    expect(await pidOf()).not.toBe(process.pid);
+  });
+
+  it('keeps its name', () => {
+    expect(add.name).toBe('add');
+  });
+
+  it('may be asynchronous', async () => {
+    const later = offload(async (value: string) => {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      return value.toUpperCase();
+    });
+    expect(await later('done')).toBe('DONE');
+  });
+
+  it('may be a method shorthand, under any name', async () => {
+    const key = 'computed';
+    const methods = {
+      double(n: number) {
+        return n * 2;
+      },
+      async get() {
+        return 'get';
+      },
+      class() {
+        return 'class';
+      },
+      [`a ${key} name`]() {
+        return key;
+      },
+      [Symbol.iterator]() {
+        return 'iterator';
+      },
+    };
+    expect(await offload(methods.double)(21)).toBe(42);
+    expect(await offload(methods.get)()).toBe('get');
+    expect(await offload(methods.class)()).toBe('class');
+    expect(await offload(methods[Symbol.iterator])()).toBe('iterator');
+  });
+
+  it('may import packages and files, seen from the file that offloaded it', async () => {
+    const load = offload(async () => {
+      const { default: bytes } = await import('bytes');
+      const { double } = await import('./offload-fixtures/tasks.mjs' as string);
+      return [bytes.parse('1kb'), double(21)];
+    });
+    expect(await load()).toEqual([1024, 42]);
+  });
+
+  it('has globals of a worker and require', async () => {
+    const look = offload(() => [typeof require('node:os').cpus, typeof structuredClone, typeof fetch]);
+    expect(await look()).toEqual(['function', 'function', 'function']);
+  });
+
+  it('has stack traces that name its file', async () => {
+    const fail = offload(function failing() {
+      throw new Error('broken');
+    });
+    await expect(fail()).rejects.toMatchObject({ stack: expect.stringMatching(/failing.*offload\.test\.ts/) });
+  });
+
+  it('reports progress in the async context of the call', async () => {
+    const context = new AsyncLocalStorage<string>();
+    const count = offload(function count(this: { progress(value: unknown): void }, to: number) {
+      for (let n = 1; n <= to; n++) this.progress({ n });
+      return 'counted';
+    });
+    const callAs = (name: string) =>
+      context.run(name, async () => {
+        const seen: unknown[] = [];
+        const onProgress = (value: unknown) => seen.push([context.getStore(), value]);
+        expect(await count.with({ onProgress })(2)).toBe('counted');
+        expect(context.getStore()).toBe(name);
+        return seen;
+      });
+    expect(await Promise.all([callAs('a'), callAs('b')])).toEqual([
+      [
+        ['a', { n: 1 }],
+        ['a', { n: 2 }],
+      ],
+      [
+        ['b', { n: 1 }],
+        ['b', { n: 2 }],
+      ],
+    ]);
+  });
+});
+
+describe('arguments and results', () => {
+  it('are cloned: what they are is what arrives', async () => {
+    const value = {
+      map: new Map([[{ a: 1 }, new Set([1n])]]),
+      date: new Date(0),
+      pattern: /x/giu,
+      numbers: [Number.NaN, -0, Number.POSITIVE_INFINITY, undefined, null],
+      floats: new Float64Array([0.5]),
+      buffer: new Uint8Array([1, 2]).buffer,
+    };
+    expect(await echo(value)).toEqual(value);
+    expect(await echo(undefined)).toBe(undefined);
+    expect(Buffer.isBuffer(await echo(Buffer.from('bytes')))).toBe(true);
+  });
+
+  it('keep cycles and shared parts', async () => {
+    const shared = {};
+    const circular: { a: object; b: object; self?: unknown } = { a: shared, b: shared };
+    circular.self = circular;
+    const back = await echo(circular);
+    expect(back.self).toBe(back);
+    expect(back.a).toBe(back.b);
+  });
+
+  it('may be 50 MB both ways', async () => {
+    const megabytes = Buffer.alloc(50 * 1024 ** 2, 'unblock');
+    const back = await echo(megabytes);
+    expect(back.equals(megabytes)).toBe(true);
+    const long = 'é'.repeat(25 * 1024 ** 2);
+    expect((await echo(long)) === long).toBe(true);
+  }, 30_000);
+
+  it('which cannot be cloned are refused by name, before any worker is involved', async () => {
+    const send = offload(function send(..._all: unknown[]) {});
+    await expect(send(1, () => {})).rejects.toMatchObject({
+      code: 'ERR_UNBLOCK_NOT_SERIALIZABLE',
+      message: expect.stringContaining('Argument 2 of send'),
+    });
+    await expect(send(Symbol('s'))).rejects.toMatchObject({ message: expect.stringContaining('Argument 1') });
+  });
+
+  it('which cannot be cloned on the way back are an error that leaves the worker usable', async () => {
+    const pid = await pidOf();
+    const bad = offload(function bad() {
+      return { later: () => {} };
+    });
+    await expect(bad()).rejects.toMatchObject({
+      code: 'ERR_UNBLOCK_NOT_SERIALIZABLE',
+      status: 500,
+      message: expect.stringContaining('result of bad'),
+    });
+    expect(await pidOf()).toBe(pid);
+  });
+
+  it('nested too deep to be read back are an error of that call alone', async () => {
+    const nest = offload((depth: number) => {
+      let value: unknown = 1;
+      for (let n = 0; n < depth; n++) value = { value };
+      return value;
+    });
+    const outcomes = await Promise.allSettled([1000, 3000, 5000, 7000, 10_000, 100_000].map((depth) => nest(depth)));
+    expect(outcomes[0]?.status).toBe('fulfilled');
+    expect(outcomes.at(-1)?.status).toBe('rejected');
+    expect(await add(1, 1)).toBe(2);
+  });
+});
+
+describe('options', () => {
+  const fn = () => 1;
+
+  it.each([
+    [() => offload(5 as never), /the first argument must be a function, got 5/],
+    [() => offload(fn, { timeout: 0 }), /timeout must be 1 to 2147483647 ms, got 0/],
+    [() => offload(fn, { reclaim: 'stop' as never }), /reclaim must be "interrupt" or "kill", got "stop"/],
+    [() => offload(fn, { pool: {} as never }), /pool must be made by createPool\(\), got an object/],
+    [() => offload(fn, { time: 5 } as never), /unknown option "time"/],
+    [() => offload(fn).with({ signal: 'x' as never }), /signal must be an AbortSignal, got "x"/],
+    [() => offload(fn).with({ timeout: '5 parsecs' }), /timeout must be .* got "5 parsecs"/],
+    [() => offload(fn).with({ onProgress: 1 as never }), /onProgress must be a function, got 1/],
+    [() => offload(fn).handler(undefined as never), /pick must be a function, got undefined/],
+    [() => offload.module('./tasks.mjs'), /url must be a file URL .* got "\.\/tasks\.mjs"/],
+    [() => offload.module('/nowhere/tasks.mjs'), /url must be a module that exists, got "\/nowhere\/tasks.mjs"/],
+  ])('that cannot work are refused where they are written: %s', (write, message) => {
+    expect(write).toThrow(message);
+    expect(write).toThrow(expect.objectContaining({ code: 'ERR_UNBLOCK_BAD_OPTION', name: 'TypeError' }));
+  });
+});
