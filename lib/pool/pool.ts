@@ -241,10 +241,10 @@ export class Pool {
     const place = this.#idle.indexOf(worker);
     if (place >= 0) this.#idle.splice(place, 1);
     if (worker.neverReady) this.#onFailedStart(death);
-    else if (this.#closing === undefined) {
+    else {
       this.#dispatch();
       this.#keepWarm();
-      if (worker.reclaimed && this.#all.size < this.#workers) this.#start();
+      if (worker.reclaimed && this.#closing === undefined && this.#all.size < this.#workers) this.#start();
     }
     this.#changed();
   }

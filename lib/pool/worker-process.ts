@@ -39,7 +39,7 @@ export interface WorkerProcessEvents {
  */
 export class WorkerProcess {
   state: 'starting' | 'idle' | 'busy' | 'gone' = 'starting';
-  /** It was killed to take it back, and wants a successor. */
+  /** It ended while being taken back from a call, and wants a successor. */
   reclaimed = false;
   idleSince = 0;
   /** True until its first idle moment. */
@@ -118,6 +118,7 @@ export class WorkerProcess {
   #onOutcome(call: Call, { ok, body, interrupts }: Outcome): void {
     if (this.state === 'gone') return;
     if (call.ending === undefined) {
+      this.#interrupts = interrupts; // Some may have come from elsewhere.
       try {
         if (ok) call.succeed(unpack(body));
         else call.fail('failed', unpackThrown(body));
@@ -139,7 +140,7 @@ export class WorkerProcess {
     this.#pool.exec('settled', [this.#interrupts]).then(
       (landed: number | undefined) => {
         this.#stopTimers();
-        if (landed === undefined) return this.#killReclaimed();
+        if (landed === undefined) return this.kill();
         this.#interrupts = landed;
         this.#becomeIdle();
       },
@@ -161,10 +162,10 @@ export class WorkerProcess {
     if (this.#call !== call || this.state !== 'busy') return;
     const interrupt = call.task.reclaim === 'interrupt' && process.platform !== 'win32';
     if (!interrupt && !this.#listens) {
-      this.#killReclaimed();
+      this.kill();
       return;
     }
-    this.#after(GRACE_MS, () => this.#killReclaimed());
+    this.#after(GRACE_MS, () => this.kill());
     this.#tell(call);
     if (interrupt && this.#begun) this.#interrupt(call);
   }
@@ -185,11 +186,6 @@ export class WorkerProcess {
     for (const delay of REPEAT_MS) this.#after(delay, signal);
   }
 
-  #killReclaimed(): void {
-    this.reclaimed = true;
-    this.kill();
-  }
-
   #after(delay: number, action: () => void): void {
     this.#timers.push(setTimeout(action, delay).unref());
   }
@@ -202,6 +198,7 @@ export class WorkerProcess {
     if (this.state === 'gone') return;
     const call = this.#call;
     this.state = 'gone';
+    this.reclaimed = call?.ending !== undefined;
     this.#call = undefined;
     this.#stopTimers();
     // workerpool notices an idle worker's death, and gives its debug port back, only when asked to run something.

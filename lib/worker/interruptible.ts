@@ -3,13 +3,14 @@ import path from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { Script } from 'node:vm';
 import { Worker } from 'node:worker_threads';
+import { CELLS } from './cells';
 
 /**
  * Runs JavaScript so that a SIGINT ends it, wherever it is, and the process lives on: Node's `breakOnSigint`.
  * Every signal either lands in the task or in the keeper, and is counted there.
  */
-const shared = new SharedArrayBuffer(8);
-const caughtByKeeper = new Int32Array(shared, 4);
+const shared = new SharedArrayBuffer(12);
+const cells = new Int32Array(shared);
 let caughtByTasks = 0;
 
 const ENTRY = '__unblock';
@@ -24,6 +25,7 @@ export async function startKeeper(parent: number): Promise<void> {
 
 /** @throws whatever `fn` throws, or the error of Node when interrupted, which `wasInterrupted` recognises */
 export function interruptible<T>(fn: () => T): T {
+  awaitKeeper();
   Object.defineProperty(globalThis, ENTRY, { value: fn, configurable: true });
   try {
     return script.runInThisContext({ breakOnSigint: true, displayErrors: false }) as T;
@@ -33,12 +35,21 @@ export function interruptible<T>(fn: () => T): T {
   }
 }
 
+/** A signal goes to whoever entered last. A keeper still on its way back in would take those meant for the task. */
+function awaitKeeper(): void {
+  for (;;) {
+    const inside = Atomics.load(cells, CELLS.inside);
+    if (inside === Atomics.load(cells, CELLS.caught)) return;
+    Atomics.wait(cells, CELLS.inside, inside, 1);
+  }
+}
+
 export function wasInterrupted(error: unknown): boolean {
   return (error as { code?: unknown } | null)?.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED';
 }
 
 export function interruptsLanded(): number {
-  return caughtByTasks + Atomics.load(caughtByKeeper, 0);
+  return caughtByTasks + Atomics.load(cells, CELLS.caught);
 }
 
 /**
@@ -48,9 +59,12 @@ export function interruptsLanded(): number {
  * @returns how many have landed, with none left to come; `undefined` when the last one never did
  */
 export async function awaitInterrupts(sent: number): Promise<number | undefined> {
-  if (interruptsLanded() >= sent) return interruptsLanded();
-  await wait(5);
+  for (let waited = 0; waited < 5; waited++) {
+    if (interruptsLanded() >= sent) return interruptsLanded();
+    await wait(1);
+  }
   const before = interruptsLanded();
+  awaitKeeper(); // With nobody inside, a SIGINT is the end of the process.
   process.kill(process.pid, 'SIGINT');
   for (let waited = 0; interruptsLanded() === before; waited++) {
     if (waited === 50) return undefined;

@@ -1,5 +1,6 @@
 import { Script } from 'node:vm';
 import { parentPort, workerData } from 'node:worker_threads';
+import { CELLS } from './cells';
 
 /**
  * A thread that stays inside one interruptible script for the life of its process. While it does:
@@ -16,7 +17,9 @@ const cells = new Int32Array(shared);
 const script = new Script('for (;;) __unblock();');
 Object.assign(globalThis, {
   __unblock() {
-    Atomics.wait(cells, 0, 0, LOOK_EVERY_MS);
+    Atomics.store(cells, CELLS.inside, Atomics.load(cells, CELLS.caught));
+    Atomics.notify(cells, CELLS.inside);
+    Atomics.wait(cells, CELLS.sleep, 0, LOOK_EVERY_MS);
     if (process.ppid !== parent) process.kill(process.pid, 'SIGKILL');
   },
 });
@@ -26,6 +29,6 @@ for (;;) {
   try {
     script.runInThisContext({ breakOnSigint: true });
   } catch {
-    Atomics.add(cells, 1, 1);
+    Atomics.add(cells, CELLS.caught, 1);
   }
 }

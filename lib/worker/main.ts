@@ -28,12 +28,15 @@ const methods: WorkerMethods = {
   ready: () => true,
   run(call, id, definition, args) {
     task.begin(call);
-    workerpool.workerEmit({ started: true, listens: task.listens });
+    const loaded = find(id, definition);
+    const { name } = loaded.definition;
     try {
-      const loaded = find(id, definition);
-      const { name } = loaded.definition;
-      loaded.fn ??= load(loaded.definition);
-      const result = typeof loaded.fn === 'function' ? enter(loaded.fn, args) : enterLater(loaded, loaded.fn, args);
+      const result = interruptible(() => {
+        // Said from inside, so that a signal sent upon it finds the task and not the keeper.
+        workerpool.workerEmit({ started: true, listens: task.listens });
+        loaded.fn ??= load(loaded.definition);
+        return typeof loaded.fn === 'function' ? enter(loaded.fn, args) : enterLater(loaded, loaded.fn, args);
+      });
       return isThenable(result)
         ? Promise.resolve(result).then((value) => succeeded(name, value), failed)
         : succeeded(name, result);
@@ -59,13 +62,13 @@ function find(id: number, definition: TaskDefinition | undefined): Loaded {
 
 async function enterLater(loaded: Loaded, loading: Promise<TaskFunction>, args: Uint8Array): Promise<unknown> {
   loaded.fn = undefined; // One that fails to load may load the next time.
-  loaded.fn = await loading;
-  return enter(loaded.fn, args);
+  const fn = await loading;
+  loaded.fn = fn;
+  return interruptible(() => enter(fn, args));
 }
 
 function enter(fn: TaskFunction, args: Uint8Array): unknown {
-  const list = unpack(args) as unknown[];
-  return interruptible(() => fn.apply(self, list));
+  return fn.apply(self, unpack(args) as unknown[]);
 }
 
 function succeeded(name: string, value: unknown): Outcome {

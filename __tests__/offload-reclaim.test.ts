@@ -1,0 +1,248 @@
+import { closePools, createPool, offload } from 'express-unblock';
+import { forkedDuring, isAlive, untilGone } from './support/workers';
+
+const pool = createPool({ workers: 1 });
+const pidOf = offload(() => process.pid, { pool });
+
+beforeAll(() => pool.ready());
+afterAll(() => closePools({ grace: 0 }));
+
+interface Reporting {
+  progress(value: unknown): void;
+}
+
+/** Aborts once the task says that it runs; answers what the caller got, and how long the next task then took. */
+async function abortOnceRunning(run: { with: any }, ...args: unknown[]) {
+  const stop = new AbortController();
+  const reason = new Error('no longer needed');
+  let abortedAt = 0;
+  const onProgress = () =>
+    setTimeout(() => {
+      abortedAt = performance.now();
+      stop.abort(reason);
+    }, 3);
+  const error = await run
+    .with({ signal: stop.signal, onProgress })(...args)
+    .catch((thrown: unknown) => thrown);
+  const toldAfter = performance.now() - abortedAt;
+  const pid = await pidOf();
+  return { error, reason, toldAfter, pid, backAfter: performance.now() - abortedAt };
+}
+
+describe("reclaim: 'interrupt'", () => {
+  it.each([
+    [
+      'a loop',
+      offload(
+        function (this: Reporting) {
+          this.progress(1);
+          for (;;);
+        },
+        { pool },
+      ),
+    ],
+    [
+      'a catastrophic regular expression',
+      offload(
+        function (this: Reporting) {
+          this.progress(1);
+          return /^(a+)+$/.test(`${'a'.repeat(60)}!`);
+        },
+        { pool },
+      ),
+    ],
+    [
+      'sorting',
+      offload(
+        function (this: Reporting) {
+          this.progress(1);
+          for (;;) Array.from({ length: 1e6 }, (_, n) => (n * 7919) % 1e6).sort((a, b) => a - b);
+        },
+        { pool },
+      ),
+    ],
+    [
+      'JSON',
+      offload(
+        function (this: Reporting) {
+          const big = Array.from({ length: 1e5 }, (_, n) => ({ n, text: String(n) }));
+          this.progress(1);
+          for (;;) JSON.stringify(big);
+        },
+        { pool },
+      ),
+    ],
+    [
+      'code that catches everything',
+      offload(
+        function (this: Reporting) {
+          this.progress(1);
+          for (;;) {
+            try {
+              for (;;);
+            } catch {
+            } finally {
+              Math.random();
+            }
+          }
+        },
+        { pool },
+      ),
+    ],
+  ])('breaks %s, and the same process does the next task', async (_, run) => {
+    const before = await pidOf();
+    const { error, reason, pid } = await abortOnceRunning(run);
+    expect(error).toBe(reason);
+    expect(pid).toBe(before);
+  });
+
+  it('keeps the same process over 200 aborts at all moments of a task', async () => {
+    const spin = offload(
+      () => {
+        for (;;);
+      },
+      { pool },
+    );
+    const before = await pidOf();
+    for (let n = 0; n < 200; n++) {
+      const stop = new AbortController();
+      const call = spin.with({ signal: stop.signal })();
+      for (let turn = 0; turn < n % 5; turn++) await new Promise(setImmediate);
+      stop.abort();
+      await expect(call).rejects.toMatchObject({ name: 'AbortError' });
+      expect(await pidOf()).toBe(before);
+    }
+  }, 20_000);
+
+  it('is aimed at its own task only, though another SIGINT came before', async () => {
+    const before = await pidOf();
+    process.kill(before, 'SIGINT');
+    await pidOf();
+    const spin = offload(
+      () => {
+        for (;;);
+      },
+      { pool, timeout: 5 },
+    );
+    const work = offload(
+      (until: number) => {
+        let sum = 0;
+        for (let n = 0; n < until; n++) sum += n % 3;
+        return sum;
+      },
+      { pool },
+    );
+    const expected = await work(3e5);
+    for (let n = 0; n < 30; n++) {
+      await expect(spin()).rejects.toMatchObject({ code: 'ERR_UNBLOCK_TIMEOUT' });
+      expect(await work(3e5)).toBe(expected);
+    }
+    expect(await pidOf()).toBe(before);
+  });
+});
+
+describe('what cannot be interrupted is killed, and another worker goes on', () => {
+  it.each([
+    [
+      'native code',
+      offload(
+        function (this: Reporting) {
+          const { pbkdf2Sync } = require('node:crypto');
+          this.progress(1);
+          pbkdf2Sync('secret', 'salt', 1e8, 64, 'sha512');
+        },
+        { pool },
+      ),
+    ],
+    [
+      'a loop after an await',
+      offload(
+        async function (this: Reporting) {
+          await null;
+          this.progress(1);
+          for (;;);
+        },
+        { pool },
+      ),
+    ],
+    [
+      'a task that traps SIGINT and SIGTERM',
+      offload(
+        async function (this: Reporting) {
+          for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {});
+          this.progress(1);
+          await new Promise(() => setInterval(() => {}, 1000));
+        },
+        { pool },
+      ),
+    ],
+    [
+      'a stopped process',
+      offload(
+        function (this: Reporting) {
+          this.progress(1);
+          process.kill(process.pid, 'SIGSTOP');
+          for (;;);
+        },
+        { pool },
+      ),
+    ],
+  ])('%s', async (_, run) => {
+    const before = await pidOf();
+    const { error, reason, pid } = await abortOnceRunning(run);
+    expect(error).toBe(reason);
+    expect(pid).not.toBe(before);
+    expect(isAlive(before)).toBe(false);
+  });
+});
+
+describe("reclaim: 'kill'", () => {
+  it('ends the process at once and has another ready ahead of need', async () => {
+    const spin = offload(
+      () => {
+        for (;;);
+      },
+      { pool, reclaim: 'kill', timeout: 30 },
+    );
+    const before = await pidOf();
+    const forked = await forkedDuring(async () => {
+      await expect(spin()).rejects.toMatchObject({ code: 'ERR_UNBLOCK_TIMEOUT', status: 504, timeout: 30 });
+      await untilGone(before);
+      await pool.ready();
+    });
+    expect(forked).toHaveLength(1);
+    expect(await pidOf()).toBe(forked[0]?.pid);
+  });
+});
+
+describe('a task that listens for its abort', () => {
+  it('may end by itself, and its worker lives on', async () => {
+    const heard = offload(
+      async function (this: Reporting & { signal: AbortSignal }) {
+        const told = new Promise((resolve) => this.signal.addEventListener('abort', resolve));
+        this.progress(1);
+        await told;
+      },
+      { pool },
+    );
+    const before = await pidOf();
+    const { error, reason, pid } = await abortOnceRunning(heard);
+    expect(error).toBe(reason);
+    expect(pid).toBe(before);
+  });
+
+  it('hears why', async () => {
+    const listening = offload(
+      async function (this: Reporting & { signal: AbortSignal }) {
+        const told = new Promise((resolve) => this.signal.addEventListener('abort', resolve));
+        this.progress('waiting');
+        await told;
+        process.title = String((this.signal.reason as Error).message);
+      },
+      { pool },
+    );
+    const titleOf = offload(() => process.title, { pool });
+    const { reason } = await abortOnceRunning(listening);
+    expect(await titleOf()).toBe(reason.message);
+  });
+});
