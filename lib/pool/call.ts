@@ -68,12 +68,10 @@ export class Call implements Waiting {
   }
 
   /** The caller is told at once, the work is stopped after. */
-  giveUp(reason: unknown): void {
+  giveUp(reason: unknown, ending = endingBy(reason)): void {
     if (this.ending !== undefined) return;
     this.reason = reason;
-    const code = (reason as { code?: unknown } | null | undefined)?.code;
-    const late = code === 'ERR_UNBLOCK_TIMEOUT' || code === 'ERR_UNBLOCK_UPLOAD_TIMEOUT';
-    this.fail(late ? 'timedOut' : 'cancelled', reason);
+    this.fail(ending, reason);
     this.onGivenUp();
   }
 
@@ -95,4 +93,9 @@ export class Call implements Waiting {
     this.#onSettled(this);
     return true;
   }
+}
+
+function endingBy(reason: unknown): Ending {
+  const code = (reason as { code?: unknown } | null | undefined)?.code;
+  return code === 'ERR_UNBLOCK_TIMEOUT' || code === 'ERR_UNBLOCK_UPLOAD_TIMEOUT' ? 'timedOut' : 'cancelled';
 }

@@ -56,7 +56,7 @@ export interface PoolStats {
 
 const DEFAULT_MAX_QUEUE = 1000;
 const DEFAULT_GRACE = 5000;
-/** After a worker that could not start, before `minWorkers` tries again. */
+/** After a worker that could not start, before another is tried. */
 const RETRY_MS = 1000;
 /** Workers beyond `minWorkers` that had nothing to do for this long are given back. */
 const IDLE_MS = 60_000;
@@ -123,7 +123,7 @@ export class Pool {
     if (this.#closing !== undefined) throw poolClosed();
     const wanted = Math.max(1, this.#minWorkers);
     this.#failedStart = undefined;
-    while (this.#all.size < wanted) this.#start();
+    while (this.#all.size < wanted && this.#failedStart === undefined) this.#start();
     const isUp = () => [...this.#all].filter(({ state }) => state !== 'starting').length >= wanted;
     const failed = () => (this.#all.size < wanted ? this.#failedStart : undefined);
     await this.#until(() => isUp() || failed() !== undefined || this.#closing !== undefined);
@@ -157,7 +157,7 @@ export class Pool {
   async #close(grace: number): Promise<void> {
     clearInterval(this.#tidying);
     const patience = setTimeout(() => {
-      for (const call of this.#unsettled) call.giveUp(poolClosed());
+      for (const call of this.#unsettled) call.giveUp(poolClosed(), 'refused');
       for (const worker of this.#all) worker.kill();
     }, grace);
     await this.#until(() => this.#unsettled.size === 0);
@@ -210,24 +210,34 @@ export class Pool {
     }
     if (this.#queue.size === 0) return;
     const starting = [...this.#all].filter(({ state }) => state === 'starting').length;
-    for (let n = starting; n < this.#queue.size && this.#all.size < this.#workers; n++) this.#start();
+    for (let n = starting; n < this.#queue.size && this.#all.size < this.#workers && this.#canStart; n++) this.#start();
+    if (this.#all.size === 0) this.#failWaiting();
   }
 
   #keepWarm(): void {
-    if (this.#closing === undefined) while (this.#all.size < this.#minWorkers) this.#start();
+    while (this.#all.size < this.#minWorkers && this.#canStart && this.#closing === undefined) this.#start();
+  }
+
+  get #canStart(): boolean {
+    return this.#failedStart === undefined;
   }
 
   #start(): void {
-    const worker = new WorkerProcess(this.#options, {
-      onIdle: (idle) => {
-        this.#idle.push(idle);
-        this.#dispatch();
-        this.#changed();
-      },
-      onReturned: (call) => this.#enqueueAgain(call),
-      onGone: (gone, death) => this.#onGone(gone, death),
-    });
-    this.#all.add(worker);
+    try {
+      const worker = new WorkerProcess(this.#options, {
+        onIdle: (idle) => {
+          this.#idle.push(idle);
+          this.#dispatch();
+          this.#changed();
+        },
+        onReturned: (call) => this.#enqueueAgain(call),
+        onGone: (gone, death) => this.#onGone(gone, death),
+      });
+      this.#all.add(worker);
+    } catch {
+      // Not even forked, as with an environment that is too big.
+      this.#onFailedStart({ exitCode: null, signal: null });
+    }
     this.#tidying ??= setInterval(() => this.#tidy(), IDLE_MS / 2).unref();
   }
 
@@ -241,22 +251,28 @@ export class Pool {
     const place = this.#idle.indexOf(worker);
     if (place >= 0) this.#idle.splice(place, 1);
     if (worker.neverReady) this.#onFailedStart(death);
-    else {
-      this.#dispatch();
-      this.#keepWarm();
-      if (worker.reclaimed && this.#closing === undefined && this.#all.size < this.#workers) this.#start();
-    }
+    this.#dispatch();
+    this.#keepWarm();
+    const succeeds = worker.reclaimed && this.#canStart && this.#closing === undefined;
+    if (succeeds && this.#all.size < this.#workers) this.#start();
     this.#changed();
   }
 
-  /** Where none can start, waiting is no use; a new call tries anew, so that there is never a storm of forks. */
+  /** For a while no other is tried, so that there is never a storm of forks. */
   #onFailedStart(death: Death): void {
     this.#failedStart = death;
-    if (this.#all.size > 0) return;
+    setTimeout(() => {
+      this.#failedStart = undefined;
+      this.#keepWarm();
+      this.#dispatch();
+    }, RETRY_MS).unref();
+  }
+
+  /** Where no worker can start, waiting is no use. */
+  #failWaiting(): void {
     for (let call = this.#queue.take(); call !== undefined; call = this.#queue.take()) {
-      call.fail('died', workerNotStarted(death));
+      call.fail('died', workerNotStarted(this.#failedStart as Death));
     }
-    if (this.#minWorkers > 0) setTimeout(() => this.#keepWarm(), RETRY_MS).unref();
   }
 
   #tidy(): void {
