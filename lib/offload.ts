@@ -247,14 +247,12 @@ function packArguments(name: string, args: unknown[]): Uint8Array {
   }
 }
 
-/** A listener's error is its author's to see, not the end of the call or of the process. */
+/** What a listener throws, at once or later, is the end neither of the call nor of the process. */
 function harmless(listener: (value: unknown) => void): (value: unknown) => void {
-  return (value) => {
+  return async (value) => {
     try {
-      listener(value);
-    } catch (error) {
-      process.emitWarning(error instanceof Error ? (error.stack ?? error.message) : String(error), 'OnProgressError');
-    }
+      await listener(value);
+    } catch {}
   };
 }
 

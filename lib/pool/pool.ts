@@ -61,9 +61,9 @@ const RETRY_MS = 1000;
 /** Workers beyond `minWorkers` that had nothing to do for this long are given back. */
 const IDLE_MS = 60_000;
 
-/** Flags of the parent that would hurt a worker: a second inspector on the same port … */
-const NOT_FOR_WORKERS = /^--?(inspect|debug|interactive$|i$|watch|test)/;
-/** … or a script, which is the next argument, instead of the worker's. */
+/** Flags of the parent that would hurt a worker: a second inspector on the same port, a script instead of its own … */
+const NOT_FOR_WORKERS = /^--?(inspect|debug|interactive$|i$|watch|test|eval=|print=|input-type)/;
+/** … which may also be the next argument. */
 const SCRIPT_FLAG = /^(-e|-p|-pe|--eval|--print)$/;
 
 const open = new Set<Pool>();

@@ -94,4 +94,7 @@ process.emitWarning = (warning: string | Error, ...rest: unknown[]) => {
   Reflect.apply(emitWarning, process, [warning, ...rest]);
 };
 
+// What cannot be sent finds no parent any more.
+process.on('error', () => process.exit(1));
+
 void startKeeper(Number(process.argv.at(-1))).then(() => workerpool.worker({ ...methods }));
