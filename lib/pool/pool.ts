@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os';
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks';
 import { type Death, poolClosed, queueFull, workerNotStarted } from '../errors';
 import { checkOptions, invalid, parseInteger, parseSize, parseTime, type Size, type Time } from '../options';
+import { currentTask } from '../worker/current-task';
 import { Call, type CallLimits, type Ending, type Task } from './call';
 import { DeadlineQueue } from './queue';
 import { WorkerProcess, type WorkerProcessOptions } from './worker-process';
@@ -121,6 +122,7 @@ export class Pool {
 
   async ready(): Promise<void> {
     if (this.#closing !== undefined) throw poolClosed();
+    if (currentTask() !== undefined) return;
     const wanted = Math.max(1, this.#minWorkers);
     this.#failedStart = undefined;
     while (this.#all.size < wanted && this.#failedStart === undefined) this.#start();
@@ -215,6 +217,7 @@ export class Pool {
   }
 
   #keepWarm(): void {
+    if (currentTask() !== undefined) return; // In a worker, calls run in place.
     while (this.#all.size < this.#minWorkers && this.#canStart && this.#closing === undefined) this.#start();
   }
 

@@ -63,8 +63,11 @@ function defaultOf(module: Required) {
 
 async function importFrom({ url, name }: TaskDefinition & { kind: 'module' }): Promise<TaskFunction> {
   const namespace: Record<string, unknown> = await import(url);
-  // Node lists the exports of a CommonJS module as far as it can tell them; all of them are on its default.
-  const all: Record<string, unknown> = { ...(namespace.default as object | undefined), ...namespace };
+  // Node lists the exports of a CommonJS module as far as it can tell them; all of them are on its default,
+  // the compiled default export among them.
+  const common = namespace.default as (Required & { default?: unknown }) | undefined;
+  const all: Record<string, unknown> = { ...common, ...namespace };
+  if (common?.__esModule) all.default = common.default;
   const fn = Object.hasOwn(all, name) ? all[name] : undefined;
   if (typeof fn === 'function') return fn as TaskFunction;
   const exported = Object.keys(all).filter((key) => typeof all[key] === 'function');
