@@ -109,16 +109,12 @@ function watch(
     return tooLarge({ limit: measure === 'depth' ? shape.maxDepth : shape.maxKeys, received: shape[measure], measure });
   };
 
-  // What came in while an earlier middleware waited for something.
-  const waiting: Buffer | null = req.readableLength > 0 ? req.read() : null;
-  if (waiting !== null) {
-    const error = look(waiting);
-    if (error !== undefined) {
-      abandonBody(req, res);
-      next(report(req, res, error));
-      return;
-    }
-    req.unshift(waiting);
+  const waiting = peek(req, res);
+  const error = waiting === undefined ? undefined : look(waiting);
+  if (error !== undefined) {
+    abandonBody(req, res);
+    next(report(req, res, error));
+    return;
   }
 
   const push = req.push;
@@ -131,6 +127,18 @@ function watch(
   const { context } = deadlineOf(req, res);
   if (contexts.getStore() === context) next();
   else contexts.run(context, next);
+}
+
+/** What came in while an earlier middleware waited for something. */
+function peek(req: IncomingMessage, res: ServerResponse): Buffer | undefined {
+  if (req.readableLength === 0) return undefined;
+  const waiting = req.read();
+  req.unshift(waiting);
+  // Node drains a body that nobody reads, but takes this for a reader.
+  res.on('finish', () => {
+    if (req.readableFlowing === null) req.resume();
+  });
+  return Buffer.from(waiting, req.readableEncoding ?? undefined);
 }
 
 /** The handlers are at work already. Where they have begun to answer, only cutting it off says that it went wrong. */

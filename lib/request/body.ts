@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import { awaitsContinue, ignoreRequestsOn } from './connection';
+import { ignorePipelined } from './pipelined';
 
 /** Up to here the rest of an abandoned body is read and the connection kept; a longer rest costs the connection. */
 const KEPT = 256 * 1024;
@@ -14,7 +14,8 @@ const LOOK_EVERY_MS = 50;
  * To Express's final handler the request is over, so that it answers at once instead of after the upload.
  *
  * Closing a connection with unread input resets it, and the client may lose the answer (RFC 9112, section 9.6). So
- * the connection lingers: it goes on reading, within bounds, and is closed when the body is over or the bounds are met.
+ * the connection lingers: it goes on reading, within bounds, says that it is over when the body is, and is gone when
+ * the client has closed its side too.
  *
  * @param remainder bytes still to come; `undefined` when unknown
  */
@@ -25,37 +26,47 @@ export function abandonBody(req: IncomingMessage, res: ServerResponse, remainder
   const taken = () => socket.bytesRead - start;
   let arrived = false;
 
-  const unexpected = ignoreRequestsOn(socket);
-  if ((remainder ?? 0) > KEPT || awaitsContinue(req)) res.setHeader('Connection', 'close');
-  const closing = holdClose(socket);
+  const following = ignorePipelined(socket);
+  if ((remainder ?? 0) > KEPT) res.shouldKeepAlive = false;
+
+  // Node ends a connection with `destroySoon()` once its last response is out: after this one, that waits.
+  let last = false;
+  const { destroySoon } = socket;
+  socket.destroySoon = () => {
+    last = true;
+    if (!res.writableFinished) destroySoon.call(socket);
+  };
 
   let answered = 0;
   const settle = () => {
-    const over = arrived && !unexpected.seen;
-    if (over && !closing.asked && taken() <= KEPT) closing.release();
-    else if (over || taken() > LINGER_BYTES || performance.now() - answered > LINGER_MS) closing.close();
-    else return;
-    stop();
-  };
-  const stop = () => {
-    clearInterval(looking);
-    unexpected.stop();
-    socket.off('close', stop);
+    if (arrived && !last && !following.seen && (remainder ?? taken()) <= KEPT) {
+      following.stop();
+      socket.destroySoon = destroySoon;
+      stop();
+    } else if (performance.now() - answered > LINGER_MS) socket.destroy();
+    else if (taken() > LINGER_BYTES) socket.pause().end();
+    else if (arrived || following.seen || socket.readableEnded) setImmediate(endAndDrop, socket);
   };
   let looking: NodeJS.Timeout | undefined;
-  socket.on('close', stop);
+  const stop = () => {
+    clearInterval(looking);
+    socket.off('close', stop);
+  };
   const onAnswered = () => {
+    if (socket.destroyed) return;
     answered = performance.now();
     looking = setInterval(settle, LOOK_EVERY_MS).unref();
+    socket.on('close', stop);
     settle();
   };
   // What was read together with the end of the body was sent before the client could have the answer.
-  res.on('finish', () => setImmediate(onAnswered));
+  if (res.writableFinished) onAnswered();
+  else res.on('finish', () => setImmediate(onAnswered));
 
   req.push = (chunk) => {
     if (chunk === null) arrived = true;
     if (arrived && answered > 0) settle();
-    return true;
+    return taken() <= LINGER_BYTES;
   };
   // The stream ends for its readers only: IncomingMessage's own would take the connection with it.
   req._destroy = (error, callback) => callback(error);
@@ -64,21 +75,8 @@ export function abandonBody(req: IncomingMessage, res: ServerResponse, remainder
   socket.resume();
 }
 
-/** Node ends a connection with `destroySoon()` once its last response is out; here that waits. */
-function holdClose(socket: Socket) {
-  const { destroySoon } = socket;
-  const state = {
-    asked: false,
-    release() {
-      socket.destroySoon = destroySoon;
-    },
-    close() {
-      state.release();
-      socket.destroySoon();
-    },
-  };
-  socket.destroySoon = () => {
-    state.asked = true;
-  };
-  return state;
+/** What still comes in is not even parsed. */
+function endAndDrop(socket: Socket): void {
+  socket.removeAllListeners('data').on('data', () => {});
+  socket.resume().end();
 }
