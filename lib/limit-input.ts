@@ -1,7 +1,8 @@
 import { channel } from 'node:diagnostics_channel';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { isAnyArrayBuffer, isMap, isSet } from 'node:util/types';
 import type { HttpError } from 'http-errors';
-import { tooLarge } from './errors';
+import { asError, tooLarge } from './errors';
 import { checkOptions, invalid, parseFunction, parseInteger, parseSize, type Size } from './options';
 import { abandonBody } from './request/body';
 import { contexts, deadlineOf } from './request/deadline';
@@ -55,7 +56,7 @@ export function limitInput<Req extends IncomingMessage = IncomingMessage>(
         const received = sizeOf(of(req), limit);
         if (received > limit) error = report(req, res, tooLarge({ limit, received, measure: 'input' }));
       } catch (thrown) {
-        error = thrown;
+        error = asError(thrown);
       }
       if (error === undefined) next();
       else next(error);
@@ -87,7 +88,7 @@ function parseShape(json: JsonLimits): JsonLimits {
 /** Compressed JSON shows its shape only to the parser, which has limits of its own. */
 function isPlainJson({ headers }: IncomingMessage): boolean {
   const encoding = headers['content-encoding'] ?? 'identity';
-  return encoding.toLowerCase() === 'identity' && /^[^;]*[/+]json *(;|$)/i.test(headers['content-type'] ?? '');
+  return encoding.toLowerCase() === 'identity' && /^[^;]*[/+]json\s*(;|$)/i.test(headers['content-type'] ?? '');
 }
 
 /**
@@ -132,7 +133,11 @@ function watch(
 /** What came in while an earlier middleware waited for something. */
 function peek(req: IncomingMessage, res: ServerResponse): Buffer | undefined {
   if (req.readableLength === 0) return undefined;
-  const waiting = req.read();
+  // Whoever listens for data is told of it when it flows, not now too.
+  const { emit } = req;
+  req.emit = () => true;
+  const waiting = req.read(req.readableLength);
+  req.emit = emit;
   req.unshift(waiting);
   // Node drains a body that nobody reads, but takes this for a reader.
   res.on('finish', () => {
@@ -162,9 +167,10 @@ function sizeOf(value: unknown, limit: number): number {
   if (typeof value === 'number' && value >= 0) return value;
   // A character may be two units of a string's length, never more: short strings need no counting.
   if (typeof value === 'string') return value.length <= limit ? value.length : countCharacters(value);
-  const { length, size, byteLength } = Object(value) as Record<string, unknown>;
-  const found = byteLength ?? size ?? (Array.isArray(value) ? length : undefined);
-  if (typeof found === 'number') return found;
+  if (Array.isArray(value)) return value.length;
+  if (ArrayBuffer.isView(value) || isAnyArrayBuffer(value)) return value.byteLength;
+  if (isMap(value) || isSet(value)) return value.size;
+  // A client chooses what JSON it sends: an object's own word for its size counts for nothing.
   throw invalid('limitInput', 'what of returns', 'a string, an array, binary data, a Map, a Set or a number', value);
 }
 
