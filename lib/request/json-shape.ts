@@ -7,7 +7,16 @@ export interface JsonLimits {
 
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
-const COLON = 0x3a;
+
+/** What a byte outside of strings means; 0 for most. */
+const MEANING = new Uint8Array(256);
+const COLON = 1;
+const OPENING = 2;
+const CLOSING = 3;
+MEANING[0x22] = QUOTE;
+MEANING[0x3a] = COLON;
+for (const byte of Buffer.from('[{')) MEANING[byte] = OPENING;
+for (const byte of Buffer.from(']}')) MEANING[byte] = CLOSING;
 
 /**
  * Watches the shape of JSON as its bytes arrive, in chunks that may end anywhere. Only what stands outside of strings
@@ -29,26 +38,33 @@ export class JsonShape {
   /** The limit that this chunk broke, if it did. */
   scan(chunk: Uint8Array): 'depth' | 'keys' | undefined {
     const { length } = chunk;
+    const { maxDepth, maxKeys } = this;
     let { depth, keys } = this;
     let inString = this.#inString;
     let at = this.#escaped ? 1 : 0;
-    for (; at < length; at++) {
-      const byte = chunk[at];
+    while (at < length) {
       if (inString) {
+        let byte = 0;
+        while (at < length) {
+          byte = chunk[at++] as number;
+          if (byte === QUOTE || byte === BACKSLASH) break;
+        }
         if (byte === QUOTE) inString = false;
         else if (byte === BACKSLASH) at++;
-      } else if (byte === QUOTE) inString = true;
-      else if (byte === COLON) keys++;
-      // [ and ] differ from { and } in one bit.
-      else if (((byte as number) | 0x20) === 0x7b) {
-        if (++depth > this.maxDepth) break;
-      } else if (((byte as number) | 0x20) === 0x7d) depth--;
-      if (keys > this.maxKeys) break;
+        continue;
+      }
+      const meaning = MEANING[chunk[at++] as number];
+      if (meaning === 0) continue;
+      if (meaning === QUOTE) inString = true;
+      else if (meaning === CLOSING) depth--;
+      else if (meaning === COLON) keys++;
+      else depth++;
+      if (depth > maxDepth || keys > maxKeys) break;
     }
     this.depth = depth;
     this.keys = keys;
     this.#inString = inString;
     this.#escaped = at > length;
-    return depth > this.maxDepth ? 'depth' : keys > this.maxKeys ? 'keys' : undefined;
+    return depth > maxDepth ? 'depth' : keys > maxKeys ? 'keys' : undefined;
   }
 }
