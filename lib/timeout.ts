@@ -5,7 +5,7 @@ import { checkOptions, parseChoice, parseFunction, parseTime, type Time } from '
 import { abandonBody } from './request/body';
 import { awaitsContinue } from './request/connection';
 import { contexts, type Deadline, deadlineOf } from './request/deadline';
-import { handOver } from './request/hand-over';
+import { cutOff, handOver } from './request/hand-over';
 
 declare global {
   namespace Express {
@@ -87,8 +87,7 @@ function expire(
   const error = (stalled ? uploadTimedOut : timedOut)(deadline.limit);
   if (passed.hasSubscribers) passed.publish({ req, res, error });
   if (answering) {
-    deadline.abort(error);
-    res.destroy();
+    cutOff(req, res, error);
     return;
   }
   abandonBody(req, res, stalled ? Number.POSITIVE_INFINITY : undefined);

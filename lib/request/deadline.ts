@@ -24,8 +24,8 @@ export interface Deadline {
 /** What runs on behalf of a request, either its handlers or, after it failed, its error handlers. */
 export interface RequestContext {
   readonly deadline: RequestDeadline;
-  /** The response is no longer theirs to write. */
-  late: boolean;
+  /** There once the response is no longer theirs to write: reports what they still do, and how it failed. */
+  late: ((method: string, error?: unknown) => void) | undefined;
 }
 
 export const contexts = new AsyncLocalStorage<RequestContext>();
@@ -44,15 +44,17 @@ export function deadlineOf(req: IncomingMessage, res: ServerResponse): RequestDe
   return deadline;
 }
 
+const doNothing = (): void => {};
+
 export class RequestDeadline implements Deadline {
   /** The handlers' own context; the error handlers get another. */
-  readonly context: RequestContext = { deadline: this, late: false };
+  readonly context: RequestContext = { deadline: this, late: undefined };
   expired = false;
   /** The limit last set, in milliseconds. */
   limit = Number.POSITIVE_INFINITY;
   /** When it passes, on the clock of `performance.now()`. */
   at = Number.POSITIVE_INFINITY;
-  #onExpire: () => void = () => {};
+  #onExpire = doNothing;
   #timer: NodeJS.Timeout | undefined;
   #over = false;
   #reason: unknown;
@@ -64,6 +66,8 @@ export class RequestDeadline implements Deadline {
       if (!res.writableEnded) this.abort(clientClosed());
       this.#over = true;
       this.clear();
+      // A connection opened on behalf of this request, and kept in a pool, would keep its `req` and `res` as well.
+      this.#onExpire = doNothing;
     });
   }
 
@@ -100,7 +104,7 @@ export class RequestDeadline implements Deadline {
     this.#over = true;
     this.clear();
     this.#reason = reason;
-    this.#controller?.abort(reason);
+    if (this.#controller !== undefined) contexts.run(this.context, () => this.#controller?.abort(reason));
   }
 
   #set(limit: number): void {

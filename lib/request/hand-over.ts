@@ -1,8 +1,8 @@
-import { AsyncResource } from 'node:async_hooks';
 import { channel } from 'node:diagnostics_channel';
 import { type IncomingMessage, ServerResponse, STATUS_CODES } from 'node:http';
 import type { HttpError } from 'http-errors';
 import { contexts, deadlineOf, type RequestContext } from './deadline';
+import { forgiveLateErrors } from './late-errors';
 
 /** How long the app's error handlers may stay silent before a bare response goes out in their place. */
 const PATIENCE = 1000;
@@ -16,7 +16,7 @@ const WRITERS = [
 
 /** Headers that tell of the body the handler never sent; all others (CORS, security, request id) stay. */
 const OF_THE_BODY =
-  /^(content-(?!security-policy)|etag|last-modified|cache-control|expires|age|pragma|accept-ranges|location|refresh|transfer-encoding|trailer|(repr-)?digest)/i;
+  /^(content-(?!security-policy).*|etag|last-modified|cache-control|expires|age|pragma|accept-ranges|location|refresh|transfer-encoding|trailer|(repr-)?digest)$/i;
 
 const late = channel('express-unblock:late');
 
@@ -33,37 +33,56 @@ export function handOver(
 ): void {
   const deadline = deadlineOf(req, res);
   if (deadline.context.late) return;
-  deadline.context.late = true;
-  deadline.abort(error);
-  const answering: RequestContext = { deadline, late: false };
+  const report = refuseHandlers(req, res);
+  const answering: RequestContext = { deadline, late: undefined };
 
   // What the handlers prepared goes first, while everything may still be written.
-  for (const name of res.getHeaderNames()) if (OF_THE_BODY.test(name)) res.removeHeader(name);
+  dropBodyHeaders(res);
   res.statusCode = error.status;
   res.statusMessage = '';
 
-  reserve(res, answering, error, reportOnce(req, res));
-  shield(req.socket);
+  reserve(req, res, answering, error, report);
+  deadline.abort(error);
   const fallback = setTimeout(() => {
-    if (!res.headersSent) contexts.run(answering, () => answerBare(res, error.status));
-    answering.late = true;
+    if (res.headersSent) return;
+    contexts.run(answering, () => answerBare(res, error.status));
+    answering.late = report;
   }, PATIENCE);
   res.on('close', () => clearTimeout(fallback));
   contexts.run(answering, next, error);
 }
 
-function reportOnce(req: IncomingMessage, res: ServerResponse): (method: string) => void {
-  const deadline = performance.now();
+/** Fails a request whose handlers have begun to answer: only a cut tells the client that the response is not whole. */
+export function cutOff(req: IncomingMessage, res: ServerResponse, error: HttpError): void {
+  refuseHandlers(req, res);
+  res.destroy();
+  deadlineOf(req, res).abort(error);
+}
+
+type Report = NonNullable<RequestContext['late']>;
+
+/** From here on what the handlers do is late, and reported once. */
+function refuseHandlers(req: IncomingMessage, res: ServerResponse): Report {
+  const since = performance.now();
   let reported = false;
-  return (method) => {
+  const report: Report = (method, error) => {
     if (reported) return;
     reported = true;
-    if (late.hasSubscribers) late.publish({ req, res, method, lateBy: performance.now() - deadline });
+    if (late.hasSubscribers) late.publish({ req, res, method, lateBy: performance.now() - since, error });
   };
+  deadlineOf(req, res).context.late = report;
+  forgiveLateErrors();
+  return report;
 }
 
 /** Lets only calls made in the `owner` context through to `res`. */
-function reserve(res: ServerResponse, owner: RequestContext, error: HttpError, report: (method: string) => void): void {
+function reserve(
+  req: IncomingMessage,
+  res: ServerResponse,
+  owner: RequestContext,
+  error: HttpError,
+  report: Report,
+): void {
   const allowed = () => contexts.getStore() === owner && !owner.late;
   const methods = res as unknown as Record<string, (...args: unknown[]) => unknown>;
 
@@ -79,46 +98,70 @@ function reserve(res: ServerResponse, owner: RequestContext, error: HttpError, r
       return name === 'write' ? false : this;
     };
   }
-  for (const name of ['statusCode', 'statusMessage'] as const) {
-    let value: unknown = res[name];
-    Object.defineProperty(res, name, {
-      configurable: true,
-      enumerable: true,
-      get: () => value,
-      set: (to) => {
-        if (allowed()) value = to;
-      },
-    });
-  }
+  for (const name of ['statusCode', 'statusMessage']) guard(res, name, { writable: allowed });
+
+  // Node's own methods, kept from before and called past the ones above, do nothing on a response that is over. To
+  // whoever else looks, it is so only until the owner has begun: Node asks for it when the socket has drained.
+  const isOver = () => {
+    const caller = contexts.getStore();
+    return !allowed() && (!res.headersSent || (caller?.deadline === owner.deadline && caller.late !== undefined));
+  };
+  for (const name of ['finished', 'destroyed']) guard(res, name, { read: (value) => value || isOver() });
+
+  // A late error ends in Express's final handler, which destroys the connection when the head has been sent.
+  const destroy = () => report('destroy');
+  const spared = new Proxy(req.socket, {
+    get: (socket, name) => (name === 'destroy' ? destroy : Reflect.get(socket, name)),
+  });
+  guard(req, 'socket', { read: (socket) => (allowed() ? socket : spared) });
+
   // 'drain' comes in the socket's context: a stream that the owner pipes goes on in the owner's.
   for (const name of ['on', 'addListener', 'prependListener']) {
     const listen = methods[name] as (event: unknown, listener: unknown) => unknown;
     methods[name] = function (event, listener) {
       if (!allowed() || typeof listener !== 'function') return listen.call(this, event, listener);
-      const bound = Object.assign(AsyncResource.bind(listener as () => void), {
-        listener: (listener as { listener?: unknown }).listener ?? listener,
-      });
-      return listen.call(this, event, bound);
+      return listen.call(this, event, inContext(owner, res, event as string, listener as Listener));
     };
   }
 }
 
-const shielded = new WeakSet<object>();
+/** Makes what is read from a property, and whether it is written, depend on who does it. */
+function guard<T extends object>(
+  object: T,
+  name: string,
+  { read = (value) => value, writable = () => true }: { read?: (value: any) => unknown; writable?: () => boolean },
+): void {
+  let value = object[name as keyof T];
+  Object.defineProperty(object, name, {
+    configurable: true,
+    enumerable: true,
+    get: () => read(value),
+    set: (to) => {
+      if (writable()) value = to;
+    },
+  });
+}
 
-/** A late error ends in Express's final handler, which destroys the connection when the head has been sent. */
-function shield(socket: IncomingMessage['socket']): void {
-  if (shielded.has(socket)) return;
-  shielded.add(socket);
-  const destroy = socket.destroy;
-  socket.destroy = function (...args) {
-    return contexts.getStore()?.late ? this : destroy.apply(this, args);
+type Listener = ((...args: unknown[]) => unknown) & { listener?: Listener };
+
+function inContext(context: RequestContext, res: ServerResponse, event: string, listener: Listener): Listener {
+  const bound: Listener = (...args) => {
+    // The wrapper that `once` makes cannot find itself behind this one.
+    if (listener.listener !== undefined) res.removeListener(event, bound);
+    return contexts.run(context, () => listener.apply(res, args));
   };
+  bound.listener = listener.listener ?? listener;
+  return bound;
+}
+
+function dropBodyHeaders(res: ServerResponse): void {
+  for (const name of res.getHeaderNames()) if (OF_THE_BODY.test(name)) res.removeHeader(name);
 }
 
 /** Straight from the prototype, past whatever wrapped this response and may be what hangs. */
 function answerBare(res: ServerResponse, status: number): void {
   const body = STATUS_CODES[status] ?? String(status);
-  for (const name of res.getHeaderNames()) if (OF_THE_BODY.test(name)) res.removeHeader(name);
+  dropBodyHeaders(res);
   const { writeHead, end } = ServerResponse.prototype;
   writeHead.call(res, status, {
     'Content-Type': 'text/plain; charset=utf-8',

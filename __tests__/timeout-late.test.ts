@@ -1,0 +1,255 @@
+import { createReadStream } from 'node:fs';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { NextFunction, Request, Response } from 'express';
+import { currentDeadline, timeout } from 'express-unblock';
+import { abortOf, Connection, cleanUp, expresses, gate, messagesOn, serve } from './support/keep-alive';
+
+afterEach(cleanUp);
+
+type Act = (res: Response, next: NextFunction, req: Request) => unknown;
+
+/** What a handler may still do when its deadline has passed, and the name it is reported by. */
+const lateActs: [string, string, Act][] = [
+  ['res.json', 'json', (res) => res.json({ late: true })],
+  ['res.send', 'send', (res) => res.send('late')],
+  ['res.sendStatus', 'sendStatus', (res) => res.sendStatus(202)],
+  ['res.redirect', 'redirect', (res) => res.redirect('/elsewhere')],
+  ['res.sendFile', 'sendFile', (res) => res.sendFile(__filename)],
+  ['res.download', 'download', (res) => res.download(__filename)],
+  ['res.setHeader', 'setHeader', (res) => res.setHeader('X-Late', 'yes')],
+  ['res.removeHeader', 'removeHeader', (res) => res.removeHeader('X-Early')],
+  ['res.cookie', 'setHeader', (res) => res.cookie('late', 'yes')],
+  ['res.writeHead', 'writeHead', (res) => res.writeHead(200, { 'X-Late': 'yes' })],
+  ['res.flushHeaders', 'flushHeaders', (res) => res.flushHeaders()],
+  ['res.write', 'write', (res) => res.write('late')],
+  ['res.end', 'end', (res) => res.end('late')],
+  ['res.destroy', 'destroy', (res) => res.destroy()],
+  ['a stream piped into res', 'write', (res) => Readable.from(['late']).pipe(res)],
+  ['a file piped into res', 'write', (res) => createReadStream(__filename).pipe(res)],
+  ['a chain of calls', 'setHeader', (res) => res.status(200).type('text').set('X-Late', '1').send('late')],
+];
+
+/** Methods kept from before the deadline, as middlewares that wrap `res` keep them. */
+const keptActs: [string, (res: Response) => () => unknown][] = [
+  ['end with a chunk', (res) => keep(res, res.end, 'late', 'utf8')],
+  ['end without a chunk', (res) => keep(res, res.end)],
+  ['write', (res) => keep(res, res.write, 'late', 'utf8')],
+];
+
+function keep(res: Response, method: (...args: any[]) => unknown, ...args: unknown[]) {
+  return () => method.apply(res, args);
+}
+
+const timedOut = { error: 'Request exceeded the time limit for processing' };
+
+describe.each(expresses)('a handler whose deadline has passed, on %s', (_, express) => {
+  /** The handler acts once `ready` is open. With `hold`, the error handler answers once `answer` is. */
+  async function lateApp(prepare: (res: Response, next: NextFunction, req: Request) => () => unknown, hold = false) {
+    const [ready, acted, asked, answer] = [gate(), gate<unknown>(), gate(), gate()];
+    const handled: unknown[] = [];
+    const app = express();
+    app.get('/slow', timeout(30), async (req, res, next) => {
+      res.setHeader('X-Early', 'yes');
+      const act = prepare(res, next, req);
+      await ready.opened;
+      try {
+        acted.open(await act());
+      } catch (error) {
+        acted.open(error);
+      }
+    });
+    app.get('/next', (_req, res) => void res.json({ next: true, deadline: currentDeadline() !== undefined }));
+    app.use(async (error: any, _req: Request, res: Response, _next: NextFunction) => {
+      handled.push(error.code ?? error.message);
+      asked.open();
+      if (hold) await answer.opened;
+      res.status(error.status).json({ error: error.message });
+    });
+    const { port } = await serve(app);
+    return { connection: await Connection.open(port), ready, acted, asked, answer, handled };
+  }
+
+  async function expectUndisturbed(connection: Connection): Promise<void> {
+    const next = await connection.get('/next');
+    expect([next.status, next.body]).toEqual([200, '{"next":true,"deadline":false}']);
+    expect(next.headers).not.toHaveProperty('x-late');
+  }
+
+  it.each(lateActs)('neither throws nor sends a byte with %s, and is reported', async (_, method, act) => {
+    const reports = messagesOn('express-unblock:late');
+    const { connection, ready, acted } = await lateApp((res, next, req) => () => act(res, next, req));
+
+    const answer = await connection.get('/slow');
+    expect([answer.status, JSON.parse(answer.body)]).toEqual([504, timedOut]);
+    ready.open();
+    expect(await acted.opened).not.toBeInstanceOf(Error);
+
+    expect(await reports.first).toMatchObject({ method, req: { url: '/slow' } });
+    expect((await reports.first).lateBy).toBeGreaterThan(0);
+    await expectUndisturbed(connection);
+    expect(reports.all).toHaveLength(1);
+  });
+
+  it.each(lateActs)('does not disturb an error handler at work with %s', async (_, method, act) => {
+    const reports = messagesOn('express-unblock:late');
+    const { connection, ready, acted, asked, answer } = await lateApp(
+      (res, next, req) => () => act(res, next, req),
+      true,
+    );
+
+    connection.send('GET', '/slow');
+    await asked.opened;
+    ready.open();
+    expect(await acted.opened).not.toBeInstanceOf(Error);
+    expect((await reports.first).method).toBe(method);
+    answer.open();
+
+    const { status, headers, body } = await connection.answer();
+    expect([status, JSON.parse(body)]).toEqual([504, timedOut]);
+    expect(headers).toMatchObject({ 'x-early': 'yes', 'content-type': 'application/json; charset=utf-8' });
+    expect(headers).not.toHaveProperty('x-late');
+    expect(headers).not.toHaveProperty('set-cookie');
+    await expectUndisturbed(connection);
+    expect(reports.all).toHaveLength(1);
+  });
+
+  it.each(keptActs)('sends nothing through the %s it kept from before', async (_, prepare) => {
+    const { connection, ready, acted, asked, answer } = await lateApp(prepare, true);
+
+    connection.send('GET', '/slow');
+    await asked.opened;
+    ready.open();
+    expect(await acted.opened).not.toBeInstanceOf(Error);
+    answer.open();
+
+    const { status, body } = await connection.answer();
+    expect([status, JSON.parse(body)]).toEqual([504, timedOut]);
+    await expectUndisturbed(connection);
+  });
+
+  it('sees a response that is over', async () => {
+    const { connection, ready, acted, asked, answer } = await lateApp(
+      (res) => () => [res.writableEnded, res.destroyed],
+      true,
+    );
+    connection.send('GET', '/slow');
+    await asked.opened;
+    ready.open();
+    expect(await acted.opened).toEqual([true, true]);
+    answer.open();
+    expect((await connection.answer()).status).toBe(504);
+  });
+
+  it('gets the error in the callbacks it passes', async () => {
+    const { connection, ready, acted } = await lateApp((res) => () => {
+      return new Promise((resolve) => res.sendFile(__filename, resolve));
+    });
+    await connection.get('/slow');
+    ready.open();
+    expect(await acted.opened).toMatchObject({ code: 'ERR_UNBLOCK_TIMEOUT' });
+  });
+
+  it('has a pipeline into res that was waiting for data come to an end', async () => {
+    const source = new Readable({ read() {} });
+    const { connection, ready, acted } = await lateApp((res) => {
+      const done = pipeline(source, res).then(
+        () => 'ended',
+        () => 'failed',
+      );
+      return () => done;
+    });
+    expect((await connection.get('/slow')).status).toBe(504);
+    ready.open();
+    source.push('late');
+    source.push(null);
+    expect(['ended', 'failed']).toContain(await acted.opened);
+    expect(source.destroyed).toBe(true);
+    await expectUndisturbed(connection);
+  });
+
+  const lateNexts: [string, Act][] = [
+    ['next()', (_res, next) => next()],
+    ['next(error)', (_res, next) => next(new Error('late'))],
+    ['next(reason of its signal)', (_res, next, req) => next(req.deadline.signal.reason)],
+  ];
+
+  it.each(lateNexts)('answers nothing with %s while an error handler is at work', async (_, act) => {
+    const reports = messagesOn('express-unblock:late');
+    const app = await lateApp((res, next, req) => () => act(res, next, req), true);
+    app.connection.send('GET', '/slow');
+    await app.asked.opened;
+    app.ready.open();
+    expect((await reports.first).req.url).toBe('/slow');
+    app.answer.open();
+
+    const { status, body } = await app.connection.answer();
+    expect([status, JSON.parse(body)]).toEqual([504, timedOut]);
+    await expectUndisturbed(app.connection);
+    expect(app.handled).toEqual(['ERR_UNBLOCK_TIMEOUT']);
+    expect(reports.all).toHaveLength(1);
+  });
+
+  it.each(lateNexts)('answers nothing with %s after the answer', async (_, act) => {
+    const reports = messagesOn('express-unblock:late');
+    const app = await lateApp((res, next, req) => () => act(res, next, req));
+    expect((await app.connection.get('/slow')).status).toBe(504);
+    app.ready.open();
+    await app.acted.opened;
+
+    await expectUndisturbed(app.connection);
+    expect(app.handled).toEqual(['ERR_UNBLOCK_TIMEOUT']);
+    // Express drops a next() that finds nothing more to do: there is nothing to tell of.
+    if (act !== lateNexts[0]?.[1]) expect((await reports.first).method).toBe('destroy');
+    expect(reports.all.length).toBeLessThanOrEqual(1);
+  });
+
+  it('does not cut off the next answer on the connection with a late next(error)', async () => {
+    const [late, streaming, finish] = [gate<NextFunction>(), gate(), gate()];
+    const app = express();
+    app.get('/slow', timeout(30), (_req, _res, next) => {
+      late.opened.then(() => next(new Error('late')));
+    });
+    app.get('/stream', async (_req, res) => {
+      res.write('first, ');
+      streaming.open();
+      await finish.opened;
+      res.end('last');
+    });
+    const reports = messagesOn('express-unblock:late');
+    const connection = await Connection.open((await serve(app)).port);
+
+    expect((await connection.get('/slow')).status).toBe(504);
+    connection.send('GET', '/stream');
+    await streaming.opened;
+    late.open(() => {});
+    await reports.first;
+    finish.open();
+    expect((await connection.answer()).body).toBe('first, last');
+  });
+
+  it('is not heard when it answers from a listener of its signal', async () => {
+    const reports = messagesOn('express-unblock:late');
+    const app = express();
+    app.get('/', timeout(30), (req, res) => {
+      req.deadline.signal.addEventListener('abort', () => res.status(503).send('from the listener'));
+    });
+    const connection = await Connection.open((await serve(app)).port);
+    expect((await connection.get('/')).status).toBe(504);
+    expect(reports.all.map(({ method }) => method)).toEqual(['send']);
+  });
+
+  it('may be stopped by its signal, whose reason is the error that the error handlers get', async () => {
+    const reason = gate<unknown>();
+    const app = express();
+    app.get('/', timeout(30), async (req) => reason.open(await abortOf(req.deadline.signal)));
+    const seen: unknown[] = [];
+    app.use((error: unknown, _req: Request, res: Response, _next: NextFunction) => {
+      seen.push(error);
+      res.end();
+    });
+    const connection = await Connection.open((await serve(app)).port);
+    await connection.get('/');
+    expect(seen).toEqual([await reason.opened]);
+  });
+});
