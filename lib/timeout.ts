@@ -66,7 +66,7 @@ export function timeout<Req extends IncomingMessage = IncomingMessage>(
       return;
     }
     const deadline = deadlineOf(req, res);
-    deadline.start(limit, () => expire(req, res, until, next));
+    deadline.start(limit, () => deadline.confirm(() => expire(req, res, until, next)));
     if (contexts.getStore()?.deadline === deadline) next();
     else contexts.run(deadline.context, next);
   };
@@ -79,7 +79,7 @@ function expire(
   next: (error: unknown) => void,
 ): void {
   const answering = res.headersSent;
-  if (answering && (until === 'head' || res.writableEnded)) return;
+  if (answering && (until === 'head' || res.writableFinished)) return;
 
   const deadline = deadlineOf(req, res);
   deadline.expired = true;

@@ -85,6 +85,17 @@ export class RequestDeadline implements Deadline {
     this.#set(limit);
   }
 
+  /**
+   * Where the event loop was blocked, timers go before what came in meanwhile. Work whose result is here is done, and
+   * throwing it away helps nobody: the deadline passes once that has had its turn, if it still stands.
+   */
+  confirm(expire: () => void): void {
+    const { at } = this;
+    setImmediate(() => {
+      if (this.at === at) expire();
+    });
+  }
+
   extend(time: Time): void {
     this.#set(parseTime('deadline.extend', 'time', time));
   }
