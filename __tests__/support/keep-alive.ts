@@ -31,6 +31,7 @@ export interface Answer {
   readonly status: number;
   readonly headers: Readonly<Record<string, string>>;
   readonly body: string;
+  readonly bytes: Buffer;
 }
 
 /** One connection, kept alive, on which every byte counts: one too many and the next answer cannot be read. */
@@ -110,8 +111,9 @@ function parse(bytes: Buffer, headOnly: boolean): { answer: Answer; length: numb
   );
   const found = headOnly ? { body: '', length: 0 } : bodyIn(text.slice(end + 4), headers);
   if (found === undefined) return undefined;
-  const body = Buffer.from(found.body, 'latin1').toString();
-  return { answer: { status: Number(statusLine.split(' ')[1]), headers, body }, length: end + 4 + found.length };
+  const content = Buffer.from(found.body, 'latin1');
+  const answer = { status: Number(statusLine.split(' ')[1]), headers, body: content.toString(), bytes: content };
+  return { answer, length: end + 4 + found.length };
 }
 
 function bodyIn(text: string, headers: Record<string, string>): { body: string; length: number } | undefined {

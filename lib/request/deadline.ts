@@ -41,7 +41,18 @@ export function deadlineOf(req: IncomingMessage, res: ServerResponse): RequestDe
   if (holder.deadline instanceof RequestDeadline) return holder.deadline;
   const deadline = new RequestDeadline(res);
   holder.deadline = deadline;
+  const { headers } = req;
+  if (headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined) listenIn(req, deadline);
   return deadline;
+}
+
+/** A body arrives in the context of its connection; what its listeners do belongs to the request all the same. */
+function listenIn(req: IncomingMessage, deadline: RequestDeadline): void {
+  const { emit } = req;
+  req.emit = function emitInContext(...args: unknown[]) {
+    if (contexts.getStore()?.deadline === deadline) return Reflect.apply(emit, this, args);
+    return contexts.run(deadline.context, () => Reflect.apply(emit, this, args));
+  };
 }
 
 const doNothing = (): void => {};
