@@ -45,8 +45,11 @@ export function problemDetails(options: ProblemDetailsOptions = {}) {
       return;
     }
     const body = JSON.stringify(describe(failure, status, exposeAll));
+    // As Express's own final handler does: these told of the body that the failed handler meant to send.
+    for (const name of ['Content-Encoding', 'Content-Language', 'Content-Range']) res.removeHeader(name);
     for (const [name, value] of Object.entries(failure.headers ?? {})) res.setHeader(name, value as string);
     res.statusCode = status;
+    res.statusMessage = '';
     res.setHeader('Content-Type', 'application/problem+json; charset=utf-8');
     res.setHeader('Content-Length', Buffer.byteLength(body));
     res.end(body);

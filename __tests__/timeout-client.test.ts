@@ -1,0 +1,167 @@
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Request, Response } from 'express';
+import { createPool, offload, problemDetails, timeout } from 'express-unblock';
+import { abortOf, Connection, cleanUp, expresses, gate, serve } from './support/keep-alive';
+
+afterEach(cleanUp);
+
+const JSON_TYPE = 'application/json';
+
+describe.each(expresses)('the client of a request with a deadline, on %s', (_, express) => {
+  /** The handler of a request whose client leaves as soon as it says so. */
+  async function leaveWhen(handler: (req: Request, res: Response, leave: () => void) => unknown, body = '') {
+    const left = gate();
+    const app = express();
+    app.post('/', timeout(20_000), express.json(), async (req, res) => {
+      await handler(req, res, left.open);
+    });
+    app.use(problemDetails());
+    const connection = await Connection.open((await serve(app)).port);
+    connection.send('POST', '/', { 'Content-Type': JSON_TYPE, 'Content-Length': body.length }, body);
+    await left.opened;
+    connection.socket.destroy();
+    return connection;
+  }
+
+  it.each([
+    ['while its handler runs', ''],
+    ['after its body was parsed', '{"a":1}'],
+  ])('aborts the signal when it leaves %s', async (_, body) => {
+    const reason = gate<unknown>();
+    await leaveWhen(async (req, _res, leave) => {
+      const { deadline } = req;
+      setImmediate(leave);
+      reason.open(await abortOf(deadline.signal));
+    }, body);
+    expect(await reason.opened).toMatchObject({ code: 'ERR_UNBLOCK_CLIENT_CLOSED', status: 499 });
+  });
+
+  it('aborts the signal when it leaves during the response, or asked for after it left', async () => {
+    const reason = gate<unknown>();
+    await leaveWhen(async (req, res, leave) => {
+      const { deadline } = req;
+      res.write('first');
+      setImmediate(leave);
+      await once(res, 'close');
+      // Made only now.
+      reason.open(deadline.signal.reason);
+    });
+    expect(await reason.opened).toMatchObject({ code: 'ERR_UNBLOCK_CLIENT_CLOSED', status: 499 });
+  });
+
+  it('aborts the signal when it leaves in the middle of its upload', async () => {
+    const reason = gate<unknown>();
+    const app = express();
+    const asked = gate();
+    app.post('/', timeout(20_000), async (req) => {
+      req.resume();
+      asked.open();
+      reason.open(await abortOf(req.deadline.signal));
+    });
+    const connection = await Connection.open((await serve(app)).port);
+    connection.send('POST', '/', { 'Content-Length': 100 }, 'half of it');
+    await asked.opened;
+    connection.socket.destroy();
+    expect(await reason.opened).toMatchObject({ code: 'ERR_UNBLOCK_CLIENT_CLOSED' });
+  });
+
+  it('ends an offloaded call when it leaves, running or queued', async () => {
+    await using pool = createPool({ workers: 1 });
+    const spin = offload(
+      function spin() {
+        for (;;);
+      },
+      { pool },
+    );
+    for (const queued of [false, true]) {
+      const outcome = gate<unknown>();
+      const holder = new AbortController();
+      const holding = queued
+        ? spin
+            .with({ signal: holder.signal })()
+            .catch(() => {})
+        : undefined;
+      await leaveWhen(async (_req, _res, leave) => {
+        const call = spin();
+        setTimeout(leave, 200);
+        await call.then(undefined, outcome.open);
+      });
+      expect(await outcome.opened).toMatchObject({ code: 'ERR_UNBLOCK_CLIENT_CLOSED' });
+      holder.abort();
+      await holding;
+    }
+  });
+
+  it('does not abort the signal by waiting after its body was read to the end', async () => {
+    const app = express();
+    app.post('/', timeout(20_000), express.json(), async (req, res) => {
+      const { signal } = req.deadline;
+      if (!req.closed) await once(req, 'close');
+      await sleep(20);
+      res.json({ aborted: signal.aborted, got: req.body });
+    });
+    const connection = await Connection.open((await serve(app)).port);
+    connection.send('POST', '/', { 'Content-Type': JSON_TYPE, 'Content-Length': 7 }, '{"a":1}');
+    expect(JSON.parse((await connection.answer()).body)).toEqual({ aborted: false, got: { a: 1 } });
+  });
+
+  it('does not abort the signal of a request that was answered', async () => {
+    const app = express();
+    const signal = gate<AbortSignal>();
+    app.get('/', timeout(20_000), (req, res) => {
+      signal.open(req.deadline.signal);
+      res.on('close', () => closed.open());
+      res.end('whole');
+    });
+    const closed = gate();
+    const connection = await Connection.open((await serve(app)).port);
+    await connection.get('/');
+    await closed.opened;
+    connection.socket.destroy();
+    await connection.closed;
+    expect((await signal.opened).aborted).toBe(false);
+  });
+
+  it.each([
+    ['with a parser that waits for the rest', true],
+    ['that nobody reads', false],
+  ])('gets a 408 for a stalled upload %s, although the body never comes', async (_, parsed) => {
+    const app = express();
+    app.use(timeout(60));
+    if (parsed) app.use(express.json());
+    app.post('/', () => {});
+    app.use(problemDetails());
+    const connection = await Connection.open((await serve(app)).port);
+    connection.send('POST', '/', { 'Content-Type': JSON_TYPE, 'Content-Length': 1_000 }, '{"a":');
+    const { status, headers, body } = await connection.answer();
+    expect([status, headers['content-type']]).toEqual([408, 'application/problem+json; charset=utf-8']);
+    expect(JSON.parse(body)).toEqual({
+      type: 'about:blank',
+      title: 'Request Timeout',
+      status: 408,
+      detail: 'Request body did not arrive within the time limit',
+      code: 'ERR_UNBLOCK_UPLOAD_TIMEOUT',
+      timeout: 60,
+    });
+  });
+
+  it('gets a 504 where it waits for a handler that does not read its body on', async () => {
+    const app = express();
+    app.post('/', timeout(100), (req) => void req.once('data', () => req.pause()));
+    const connection = await Connection.open((await serve(app)).port);
+    connection.send('POST', '/', { 'Content-Length': 10_000_000 });
+    connection.socket.write(Buffer.alloc(8_000_000));
+    expect((await connection.answer()).status).toBe(504);
+  });
+
+  it('gets a 504 for a body that arrived in full', async () => {
+    const app = express();
+    app.post('/', timeout(60), express.json(), () => {});
+    const connection = await Connection.open((await serve(app)).port);
+    connection.send('POST', '/', { 'Content-Type': JSON_TYPE, 'Content-Length': 7 }, '{"a":1}');
+    expect((await connection.answer()).status).toBe(504);
+    connection.send('POST', '/', { 'Content-Type': JSON_TYPE, 'Content-Length': 7 }, '{"a":1}');
+    expect((await connection.answer()).status).toBe(504);
+  });
+});
