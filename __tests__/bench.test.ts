@@ -1,0 +1,85 @@
+import { execFile } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+const RUNNER = path.join(__dirname, '..', 'benchmarks', 'run.mjs');
+
+const ROWS = {
+  timeout: ['bare Express', 'timeout()', 'express-timeout-handler', 'connect-timeout'],
+  'limit-input': [
+    'express.json({ limit }), Content-Length',
+    'limitInput(), Content-Length',
+    'express.json({ limit }), chunked',
+    'limitInput(), chunked',
+    'express.json({ limit })',
+    'limitInput(), express.json()',
+    '… with json: { depth, keys }',
+    'numbers only',
+  ],
+  offload: ['offload()', "offload(), reclaim: 'kill'", 'workerpool (process)', 'piscina (thread)', 'tinypool (thread)'],
+  load: [
+    'timeout() + offload()',
+    'blocking Express',
+    'connect-timeout',
+    'connect-timeout + workerpool',
+    'piscina + AbortController',
+  ],
+};
+
+let results: string;
+
+beforeEach(() => {
+  results = mkdtempSync(path.join(tmpdir(), 'bench-test-'));
+});
+
+afterEach(() => {
+  rmSync(results, { recursive: true });
+});
+
+function bench(...names: string[]) {
+  const env = { ...process.env, BENCH_QUICK: '1', BENCH_RESULTS: results };
+  return run(process.execPath, [RUNNER, ...names], { env, timeout: 170_000 });
+}
+
+/** The rows of all tables of a result, each by its first cell, with the other cells. */
+function rowsOf(markdown: string): [string, string[]][] {
+  return [...markdown.matchAll(/^\| (.*) \|$/gm)].map(([, row]) => {
+    const [name, ...cells] = (row as string).split(' | ');
+    return [name as string, cells];
+  });
+}
+
+describe('npm run bench', () => {
+  test.each(Object.entries(ROWS))(
+    '%s measures every contender and draws a picture',
+    async (name, expected) => {
+      const { stdout } = await bench(name);
+      const markdown = readFileSync(path.join(results, `${name}.md`), 'utf8');
+      const rows = rowsOf(markdown);
+
+      for (const row of expected) {
+        const cells = rows.filter(([first]) => first === row).flatMap(([, rest]) => rest);
+        expect([row, cells.some((cell) => /\d/.test(cell))]).toEqual([row, true]);
+      }
+      expect(markdown).not.toMatch(/NaN|undefined|Infinity/);
+      expect(stdout).toContain(markdown);
+
+      const svg = readFileSync(path.join(results, `${name}.svg`), 'utf8');
+      expect(markdown).toContain(`](${name}.svg)`);
+      expect(svg).toContain('prefers-color-scheme: dark');
+      expect(svg).not.toMatch(/NaN|undefined|Infinity/);
+    },
+    180_000,
+  );
+
+  test('a name that does not exist is refused, with the names that do', async () => {
+    await expect(bench('speed')).rejects.toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('timeout, limit-input, offload, load'),
+    });
+    expect(existsSync(path.join(results, 'speed.md'))).toBe(false);
+  });
+});

@@ -1,0 +1,56 @@
+import { Agent, get } from 'node:http';
+import { setTimeout as wait } from 'node:timers/promises';
+import { seeded } from './stats.mjs';
+
+/**
+ * Sends each request when its time has come, however slow the answers to the earlier ones are, as independent clients
+ * do, and counts its latency from then. A client that has no answer by `giveUp` ms hangs up.
+ *
+ * @param arrivals `{ at, path, … }`, in the order of `at` (ms from now)
+ * @returns the arrivals with `ms` and `ok`
+ */
+export async function sendOpenLoop(port, arrivals, giveUp) {
+  // A new connection each: different clients.
+  const agent = new Agent({ keepAlive: false });
+  const began = performance.now();
+  const answers = [];
+  for (const arrival of arrivals) {
+    const early = arrival.at - (performance.now() - began);
+    if (early > 0.5) await wait(early);
+    answers.push(send(arrival));
+  }
+  return Promise.all(answers);
+
+  function send(arrival) {
+    return new Promise((resolve) => {
+      const elapsed = () => performance.now() - began - arrival.at;
+      const end = (status) => {
+        clearTimeout(patience);
+        const ms = elapsed();
+        resolve({ ...arrival, ms, ok: status === 200 && ms <= giveUp });
+      };
+      const request = get({ host: '127.0.0.1', port, agent, path: arrival.path }, (res) => {
+        res.resume().once('close', () => end(res.complete ? res.statusCode : 0));
+      });
+      request.on('error', () => end(0));
+      const patience = setTimeout(() => request.destroy(new Error('gave up')), giveUp - elapsed());
+    });
+  }
+}
+
+/** Arrivals that know nothing of each other: a Poisson process, the same for the same seed. */
+export function poisson({ perSecond, lasting, seed, request }) {
+  const random = seeded(seed);
+  const arrivals = [];
+  for (let at = gap(); at < lasting; at += gap()) arrivals.push({ at, ...request(random) });
+  return arrivals;
+
+  function gap() {
+    return (-Math.log(1 - random()) * 1000) / perSecond;
+  }
+}
+
+export function steady({ perSecond, lasting, request }) {
+  const count = Math.floor((lasting / 1000) * perSecond);
+  return Array.from({ length: count }, (_, n) => ({ at: (n * 1000) / perSecond, ...request() }));
+}
