@@ -10,13 +10,13 @@ const RUNNER = path.join(__dirname, '..', 'benchmarks', 'run.mjs');
 const ROWS = {
   timeout: ['bare Express', 'timeout()', 'express-timeout-handler', 'connect-timeout'],
   'limit-input': [
-    'express.json({ limit }), Content-Length',
+    'express.json(), Content-Length',
     'limitInput(), Content-Length',
-    'express.json({ limit }), chunked',
+    'express.json(), chunked',
     'limitInput(), chunked',
-    'express.json({ limit })',
-    'limitInput(), express.json()',
-    '… with json: { depth, keys }',
+    'express.json()',
+    'limitInput()',
+    'limitInput(json)',
     'numbers only',
   ],
   offload: ['offload()', "offload(), reclaim: 'kill'", 'workerpool (process)', 'piscina (thread)', 'tinypool (thread)'],

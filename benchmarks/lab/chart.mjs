@@ -5,7 +5,7 @@ import { figure } from './stats.mjs';
 const WIDTH = 880;
 const PAD = 24;
 const PANEL = (WIDTH - 3 * PAD) / 2;
-const NAMES = 150;
+const LETTER = 7.4;
 const BAR = 26;
 const PLOT = 190;
 
@@ -53,8 +53,8 @@ ${body}</svg>
 
 function bars({ title, rows }, x, y) {
   const most = Math.max(...rows.map(({ value, high }) => Math.max(value, high) || 0)) || 1;
-  const across = (value) => ((value || 0) / most) * (PANEL - NAMES - 55);
-  const left = x + NAMES;
+  const left = x + 10 + LETTER * Math.max(...rows.map(({ name }) => name.length));
+  const across = (value) => ((value || 0) / most) * (x + PANEL - left - 55);
   return (
     text(x, y + 13, title, 'head') +
     rows
@@ -106,7 +106,7 @@ function legend(series, y) {
       const entry =
         `<rect class="s${n}" x="${x}" y="${y - 9}" width="14" height="${ours ? 10 : 8}" rx="2"/>` +
         text(x + 20, y, name, ours ? 'head' : '');
-      x += 34 + name.length * 6.7;
+      x += 34 + name.length * (ours ? LETTER : 6.5);
       return entry;
     })
     .join('');
