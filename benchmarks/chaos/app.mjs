@@ -167,7 +167,11 @@ const orders = {
   },
 };
 
-const count = (names) => names.reduce((all, name) => ({ ...all, [name]: (all[name] ?? 0) + 1 }), {});
+function count(names) {
+  const counts = {};
+  for (const name of names) counts[name] = (counts[name] ?? 0) + 1;
+  return counts;
+}
 
 function listenersOf(owner, emitter) {
   return Object.fromEntries(

@@ -68,7 +68,8 @@ function keep(seen, answer) {
 
 /** The connection must be as good as new, where the server keeps it. */
 async function reuse(spec, wire, { seen, events, uploading }) {
-  if (spec.then === 'close' || spec.upload.how === 'stalled' || seen.answer.headers.connection === 'close') return;
+  if (spec.afterwards === 'close' || spec.upload.how === 'stalled' || seen.answer.headers.connection === 'close')
+    return;
   if (seen.answer.status === 413 || !seen.expectsPong) {
     await uploading;
     await wait(LISTEN_ON_MS);
@@ -105,7 +106,11 @@ function bodyOf({ index, nonce, ms, variant, upload }) {
 async function upload(spec, body, wire, { seen, events, leave }) {
   const { how, pieces, gap } = spec.upload;
   const stop = () => seen.ended !== undefined || seen.leftAt !== undefined || seen.done;
-  const leavesAt = (stage) => spec.leave?.stage === stage && !stop() && seen.answer === undefined && (leave(), true);
+  const leavesAt = (stage) => {
+    const leaves = spec.leave?.stage === stage && !stop() && seen.answer === undefined;
+    if (leaves) leave();
+    return leaves;
+  };
 
   if (leavesAt('connect')) return;
   if (spec.leave?.stage === 'head') {
@@ -129,7 +134,13 @@ async function upload(spec, body, wire, { seen, events, leave }) {
   }
   if (stop()) return;
   wire.endBody();
-  if (spec.then === 'pipeline' && spec.client === 'raw' && !spec.refused && seen.answer === undefined && !spec.leave) {
+  if (
+    spec.afterwards === 'pipeline' &&
+    spec.client === 'raw' &&
+    !spec.refused &&
+    seen.answer === undefined &&
+    !spec.leave
+  ) {
     seen.expectsPong = true;
     wire.ping(`${spec.index}p`);
   }

@@ -22,7 +22,7 @@ export class Faults {
     return calls.some(({ pid }) => (pid === undefined ? any(this.#killed, seen) : this.#killed.has(pid)));
   }
 
-  stopped(calls, seen) {
+  stopped(calls) {
     return calls.some(({ pid }) => (pid === undefined ? this.#stopped.size > 0 : this.#stopped.has(pid)));
   }
 }

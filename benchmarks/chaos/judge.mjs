@@ -60,7 +60,7 @@ function isAllowed(label, spec, seen, report, faults) {
   const end = seen.answeredAt ?? seen.endedAt;
   if (expectedLate(spec).includes(label) && end - seen.sentAt >= limitOf(spec) - 2) {
     const patient = spec.deadline >= PATIENT_MS && spec.upload.how !== 'stalled';
-    return !patient || spec.task === 'memory' || spec.task === 'disconnect' || faults.stopped(report.calls, seen);
+    return !patient || spec.task === 'memory' || spec.task === 'disconnect' || faults.stopped(report.calls);
   }
   if (!usesPool(spec)) return false;
   if (label === DIED) return faults.killed(report.calls, seen);

@@ -134,7 +134,7 @@ export function planOf(seed, index) {
           by: oneOf(client === 'raw' ? ['close', 'reset', 'halfClose'] : ['close', 'reset']),
         }
       : undefined,
-    then: oneOf(['close', 'ping', 'pipeline']),
+    afterwards: oneOf(['close', 'ping', 'pipeline']),
     fault: chance(0.035) ? planFault({ chance, between, weighed, random }) : undefined,
   };
 }

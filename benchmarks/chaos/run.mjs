@@ -188,7 +188,7 @@ async function probe(number) {
     task: 'pause',
     ms: 150,
     deadline: 5000,
-    then: 'close',
+    afterwards: 'close',
   };
   const plan = {
     ...spec,
