@@ -7,10 +7,10 @@ const TOO_LARGE = '413 ERR_UNBLOCK_TOO_LARGE';
 const NOT_SERIALIZABLE = '500 ERR_UNBLOCK_NOT_SERIALIZABLE';
 
 /** What is thrown and says nothing of a status is a 500. */
-const THROWN_STATUS = { instance: '422', coded: '409 E_TAKEN' };
+const THROWN_STATUS = { instance: ['422'], coded: ['409 E_TAKEN'] };
 
 const OUTCOMES = {
-  fling: ({ variant }) => [THROWN_STATUS[variant] ?? '500'],
+  fling: ({ variant }) => THROWN_STATUS[variant] ?? ['500', NOT_SERIALIZABLE],
   unclonableResult: ({ variant }) => (variant === 'getter' ? ['500', NOT_SERIALIZABLE] : [NOT_SERIALIZABLE]),
   unclonableArgument: () => [NOT_SERIALIZABLE],
   recurse: () => ['500'],
