@@ -60,12 +60,14 @@ describe.each(expresses)('a handler whose deadline has passed, on %s', (_, expre
       }
     });
     app.get('/next', (_req, res) => void res.json({ next: true, deadline: currentDeadline() !== undefined }));
-    app.use(async (error: any, _req: Request, res: Response, _next: NextFunction) => {
-      handled.push(error.code ?? error.message);
-      asked.open();
-      if (hold) await answer.opened;
-      res.status(error.status).json({ error: error.message });
-    });
+    app.use(
+      async (error: Error & { code: string; status: number }, _req: Request, res: Response, _next: NextFunction) => {
+        handled.push(error.code ?? error.message);
+        asked.open();
+        if (hold) await answer.opened;
+        res.status(error.status).json({ error: error.message });
+      },
+    );
     const { port } = await serve(app);
     return { connection: await Connection.open(port), ready, acted, asked, answer, handled };
   }

@@ -1,0 +1,151 @@
+/** node app-under-test.cjs <express> <script>: an app in a process of its own, which may end, or is measured. */
+const { AsyncResource } = require('node:async_hooks');
+const { subscribe } = require('node:diagnostics_channel');
+const { EventEmitter, once } = require('node:events');
+const http = require('node:http');
+const { setTimeout: sleep } = require('node:timers/promises');
+const { timeout } = require('express-unblock');
+
+// Else Express logs errors that no handler of the app has taken.
+process.env.NODE_ENV = 'test';
+const app = require(process.argv[2])();
+
+const fail = (message) => {
+  throw new Error(message);
+};
+
+/** What the handler of a request with a deadline does, where the script is about that. */
+const handlers = {
+  async rejects() {
+    await sleep(60);
+    fail('late');
+  },
+  async rejectsUnawaited({ deadline: { signal } }) {
+    const works = [sleep(1_000, undefined, { signal }), sleep(1_000, undefined, { signal })];
+    await works[0];
+    await works[1];
+  },
+  throws() {
+    setTimeout(fail, 60, 'late');
+  },
+  throwsOnAbort({ deadline }) {
+    deadline.signal.addEventListener('abort', () => fail('late'));
+  },
+  throwsInTime({ deadline }) {
+    deadline.extend(10_000);
+    setTimeout(fail, 1, 'in time');
+  },
+};
+
+const outside = {
+  rejectsOutside: () => Promise.reject(new Error('outside')),
+  throwsOutside: () => fail('outside'),
+  rejectsWithText: () => Promise.reject('outside'),
+};
+
+app.get('/slow', timeout(30), handlers[process.argv[3]] ?? (() => {}));
+app.get('/next', (_req, res) => res.send('next'));
+app.use('/quick', timeout(10_000), (_req, res) => res.json({}));
+const kept = [];
+let seen;
+app.get('/keeps', timeout(10_000), (req, res) => {
+  seen = new WeakRef(req);
+  kept.push(new AsyncResource('connection of a pool'));
+  res.end();
+});
+let left = 0;
+const emitter = new EventEmitter();
+app.get('/hangs', timeout(10_000), (_req, res) => {
+  res.on('close', () => emitter.emit('left', ++left));
+  emitter.emit('hanging');
+});
+
+const agent = new http.Agent({ keepAlive: true, maxSockets: 20 });
+const server = app.listen(0, '127.0.0.1', async () => {
+  if (process.argv[3] === 'leaks') await leaks();
+  else await survive();
+  agent.destroy();
+  server.close();
+});
+server.keepAliveTimeout = 0; // Idle connections are not closed under the next request.
+
+async function get(path) {
+  const { port } = server.address();
+  const [res] = await once(http.get({ port, host: '127.0.0.1', path, agent }), 'response');
+  res.resume();
+  await once(res, 'close');
+  return res.statusCode;
+}
+
+async function survive() {
+  const reported = new Promise((resolve) => {
+    subscribe('express-unblock:late', ({ method, error }) => {
+      console.log('late', method, error?.code ?? error?.message);
+      resolve();
+    });
+  });
+  console.log('answered', await get('/slow'));
+  if (process.argv[3] === 'listens') await listens();
+  else if (process.argv[3] in outside) setImmediate(outside[process.argv[3]]);
+  else await reported;
+  await sleep(10);
+  if (process.argv[3] !== 'listens') console.log('next', await get('/next'));
+}
+
+async function listens() {
+  for (const event of ['unhandledRejection', 'uncaughtException']) {
+    process.on(event, (error) => console.log('heard', event, error.message));
+  }
+  outside.rejectsOutside();
+  await sleep(10);
+  setImmediate(outside.throwsOutside);
+}
+
+/** Requests that are answered, run out of time, or lose their client; what they leave is counted. */
+async function leaks() {
+  const round = async (many, few) => {
+    const answered = await Promise.all(Array.from({ length: many }, () => get('/quick')));
+    const timedOut = await Promise.all(Array.from({ length: few }, () => get('/slow')));
+    for (let count = 0; count < few; count++) {
+      const req = http.get({ port: server.address().port, host: '127.0.0.1', path: '/hangs', agent: false });
+      req.on('error', () => {});
+      await once(emitter, 'hanging');
+      req.destroy();
+      await once(emitter, 'left');
+    }
+    return [answered.filter((status) => status === 200).length, timedOut.filter((status) => status === 504).length];
+  };
+  await round(1_000, 50);
+  const before = await heapUsed();
+  left = 0;
+  const [answered, timedOut] = await round(Number(process.argv[4]), Number(process.argv[4]) / 10);
+  const grown = (await heapUsed()) - before;
+  await get('/keeps');
+  await get('/next');
+  agent.destroy();
+  server.close();
+  await once(server, 'close');
+  await heapUsed();
+  const resources = process.getActiveResourcesInfo();
+  const active = (type) => resources.filter((name) => name === type).length;
+  const collected = kept.length === 1 && seen.deref() === undefined;
+  console.log(
+    JSON.stringify({
+      answered,
+      timedOut,
+      left,
+      grown,
+      collected,
+      timers: active('Timeout'),
+      immediates: active('Immediate'),
+    }),
+  );
+}
+
+async function heapUsed() {
+  for (let round = 0; round < 5; round++) {
+    await new Promise(setImmediate);
+    gc();
+  }
+  return process.memoryUsage().heapUsed;
+}
