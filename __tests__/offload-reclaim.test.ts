@@ -1,5 +1,8 @@
 import { closePools, createPool, offload } from 'express-unblock';
-import { forkedDuring, isAlive, untilGone } from './support/workers';
+import { forkedDuring, isAlive, until } from './support/workers';
+
+// An interrupt has 100 ms, which a machine busy with much else may not grant.
+jest.retryTimes(2);
 
 const pool = createPool({ workers: 1 });
 const pidOf = offload(() => process.pid, { pool });
@@ -205,13 +208,12 @@ describe("reclaim: 'kill'", () => {
       { pool, reclaim: 'kill', timeout: 30 },
     );
     const before = await pidOf();
-    const forked = await forkedDuring(async () => {
+    const [successor] = await forkedDuring(async (forked) => {
       await expect(spin()).rejects.toMatchObject({ code: 'ERR_UNBLOCK_TIMEOUT', status: 504, timeout: 30 });
-      await untilGone(before);
-      await pool.ready();
+      await until(() => forked.length === 1);
+      expect(isAlive(before)).toBe(false);
     });
-    expect(forked).toHaveLength(1);
-    expect(await pidOf()).toBe(forked[0]?.pid);
+    expect(await pidOf()).toBe(successor?.pid);
   });
 });
 

@@ -47,13 +47,15 @@ export function childrenOf(parent: number): number[] {
     .map(([pid]) => pid as number);
 }
 
-/** The processes forked while `action` runs. */
-export async function forkedDuring(action: () => Promise<unknown>): Promise<ChildProcess[]> {
+/** The processes forked while `action` runs, which sees them come. */
+export async function forkedDuring(
+  action: (forked: readonly ChildProcess[]) => Promise<unknown>,
+): Promise<ChildProcess[]> {
   const forked: ChildProcess[] = [];
   const onFork = (message: unknown) => forked.push((message as { process: ChildProcess }).process);
   subscribe('child_process', onFork);
   try {
-    await action();
+    await action(forked);
   } finally {
     unsubscribe('child_process', onFork);
   }

@@ -1,0 +1,172 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { transformSync as bySwc } from '@swc/core';
+import { transformSync as byEsbuild } from 'esbuild';
+import { closePools, offload } from 'express-unblock';
+import { fixture, ROOT } from './support/workers';
+
+const { createInstrumenter } = require('istanbul-lib-instrument');
+
+const folder = mkdtempSync(fixture('compiled-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+afterAll(() => closePools({ grace: 0 }));
+
+const SOURCE = `
+  export const add = (a: number, b = 2) => a + b;
+  export const inner = (list: number[]) => {
+    const double = (n: number) => n * 2;
+    function half(n: number) { return n / 2; }
+    return list.map(double).map(half).map(double);
+  };
+  export const rest = ({ a, ...others }: { a: number }) => ({ ...others, sum: a ?? 1 });
+  export async function loads(text: string) {
+    const bytes = await import('bytes');
+    const { basename } = await import('node:path');
+    return [(bytes.default ?? bytes).parse(text), basename('/a/b')];
+  }
+  export const classes = (n: number) => {
+    class Base { static s = 1; #x = n; get x() { return this.#x + Base.s; } }
+    return new (class extends Base { y = super.x; })().y;
+  };
+  export const iterates = async (n: number) => {
+    async function* numbers() { yield n; yield n; }
+    let sum = 0;
+    for await (const one of numbers()) sum += one;
+    return sum;
+  };`;
+
+function byTsc(target: string, module: string): string {
+  const file = path.join(folder, 'source.ts');
+  writeFileSync(file, SOURCE);
+  const tsc = path.join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
+  const flags = `--ignoreConfig --noCheck --esModuleInterop --target ${target} --module ${module} --outDir ${folder}`;
+  execFileSync(process.execPath, [tsc, file, '--moduleResolution', 'bundler', ...flags.split(' ')]);
+  return readFileSync(path.join(folder, 'source.js'), 'utf8');
+}
+
+const swc = (target: 'es2022' | 'esnext', type: 'commonjs' | 'es6') =>
+  bySwc(SOURCE, { swcrc: false, module: { type }, jsc: { target, parser: { syntax: 'typescript' } } }).code;
+const esbuild = (options: object) => byEsbuild(SOURCE, { loader: 'ts', target: 'es2022', ...options }).code;
+
+/** What a module of this text exports; ES modules by way of what turns them into CommonJS with `import()` kept. */
+function exportsOf(name: string, code: string): Record<string, (...args: never[]) => unknown> {
+  const file = path.join(folder, `${name.replace(/\W+/g, '-')}.cjs`);
+  const text = /^export /m.test(code) ? code.replace(/^export \{([^}]*)\};?/m, '').replace(/^export /gm, '') : code;
+  const names = ['add', 'inner', 'rest', 'loads', 'classes', 'iterates'];
+  writeFileSync(file, text === code ? code : `${text}\nmodule.exports = { ${names.join(', ')} };`);
+  return require(file);
+}
+
+describe('functions compiled by', () => {
+  it.each([
+    ['tsc to ES2022 CommonJS', () => byTsc('es2022', 'commonjs')],
+    ['tsc to ES2023 modules', () => byTsc('es2023', 'esnext')],
+    ['tsc to ESNext modules', () => byTsc('esnext', 'esnext')],
+    ['swc to CommonJS', () => swc('es2022', 'commonjs')],
+    ['swc to modules', () => swc('esnext', 'es6')],
+    ['esbuild to CommonJS', () => esbuild({ format: 'cjs' })],
+    ['esbuild that keeps names', () => esbuild({ format: 'cjs', keepNames: true })],
+    [
+      'esbuild that keeps names without white space, as tsx has it',
+      () => esbuild({ format: 'cjs', keepNames: true, minifyWhitespace: true, minifySyntax: true }),
+    ],
+    ['esbuild that minifies', () => esbuild({ format: 'cjs', minify: true })],
+  ])('%s may be offloaded', async (name, compile) => {
+    const compiled = exportsOf(name, compile());
+    const call = (key: string, ...args: unknown[]) => offload(compiled[key] as (...all: unknown[]) => unknown)(...args);
+    expect(await call('add', 40)).toBe(42);
+    expect(await call('inner', [1, 2])).toEqual([2, 4]);
+    expect(await call('rest', { a: 1, b: 2 })).toEqual({ b: 2, sum: 1 });
+    expect(await call('loads', '1kb')).toEqual([1024, 'b']);
+    expect(await call('classes', 41)).toBe(42);
+    expect(await call('iterates', 21)).toBe(42);
+  });
+
+  it('istanbul are refused with the way out, and pass where they are left out of coverage', async () => {
+    const instrument = (text: string) => createInstrumenter().instrumentSync(text, 'covered.js');
+    const covered = exportsOf('covered', instrument('exports.covered = (n) => n + 1;'));
+    expect(() => offload(covered.covered as () => unknown)).toThrow(
+      /^offload: .* has the coverage counter "cov_\w+" in it: write \/\* istanbul ignore next \*\/ before it/,
+    );
+    const ignored = exportsOf('ignored', instrument('exports.ignored = /* istanbul ignore next */ (n) => n + 1;'));
+    expect(await offload(ignored.ignored as (n: number) => number)(1)).toBe(2);
+  });
+});
+
+describe('what may be offloaded', () => {
+  const outer = 1;
+  const refused = { code: 'ERR_UNBLOCK_NOT_SELF_CONTAINED', name: 'TypeError' };
+  const made = (text: string) => new Function(`return ${text}`)() as () => unknown;
+
+  it.each([
+    [
+      'a variable of its surroundings',
+      () => outer,
+      /uses "outer" from outside .* hand what it needs to it as arguments/,
+    ],
+    ['one in a default parameter', (n = outer) => n, /uses "outer"/],
+    ['one in a computed name', () => ({ [outer]: 1 }), /uses "outer"/],
+    ['one in a nested function', () => [1].map((n) => n + outer), /uses "outer"/],
+    ['several', made('() => [first, second, first]'), /uses "first", "second" from/],
+    ['the this of its surroundings', made('() => this.x'), /uses "this"/],
+    ['the arguments of its surroundings', made('() => arguments'), /uses "arguments"/],
+    [
+      'super',
+      {
+        method() {
+          return super.toString();
+        },
+      }.method,
+      /uses "super"/,
+    ],
+    ['what only browsers have', made('() => document.title'), /uses "document"/],
+    ['a bound function', function bound() {}.bind(null), /is native or bound/],
+    ['a native function', Math.max, /max is native or bound/],
+    ['a class', class Thing {} as never, /Thing is a class/],
+    ['a generator', made('function* steps() { yield 1; }'), /steps is a generator/],
+    [
+      'a getter',
+      Object.getOwnPropertyDescriptor(
+        {
+          get x() {
+            return 1;
+          },
+        },
+        'x',
+      )?.get as () => 1,
+      /is a getter/,
+    ],
+  ])('is not %s', (_, fn, message) => {
+    expect(() => offload(fn as () => unknown)).toThrow(message);
+    expect(() => offload(fn as () => unknown)).toThrow(expect.objectContaining(refused));
+  });
+
+  it.each([
+    ['labels', made('() => { outer: for (;;) for (;;) break outer; return 1; }'), 1],
+    ['its own arguments', made('function () { return arguments.length; }'), 0],
+    [
+      'parameters of all kinds',
+      made('function (a = 1, { b, ...c } = { b: a }, [d] = [b], ...e) { return [a, b, c, d, e]; }'),
+      [1, 1, {}, 1, []],
+    ],
+    ['itself by name', made('function count(n = 3) { return n > 0 ? count(n - 1) + 1 : 0; }'), 3],
+    ['hoisted names', made('() => { return later(); function later() { return early; } var early; }'), undefined],
+    ['names asked with typeof', made('() => typeof window === "undefined" ? "none" : window.title'), 'none'],
+    [
+      'classes with super and this',
+      made('() => { class A { x = 1 } class B extends A { y = this.x; m() { return super.m; } } return new B().y; }'),
+      1,
+    ],
+    [
+      'shadowed names',
+      made('() => { const require = 1; try { throw 2; } catch (outer) { return require + outer; } }'),
+      3,
+    ],
+    ['sloppy code', made('function () { return 010; }'), 8],
+    ['text that speaks of classes and native code', made('() => "class { [native code] }"'), 'class { [native code] }'],
+    ['a new.target', made('function () { return new.target; }'), undefined],
+  ])('may use %s', async (_, fn, result) => {
+    expect(await offload(fn)()).toEqual(result);
+  });
+});
