@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto';
 import express from 'express';
 import { createPool, limitInput, offload, timeout } from 'express-unblock';
 
-const pool = createPool({ workers: 1, maxQueue: 1 });
+const pool = createPool({ workers: 1, minWorkers: 1, maxQueue: 1 });
 const search = offload((pattern, text) => text.match(new RegExp(pattern, 'g')) ?? [], { pool });
 
 const app = express();
@@ -18,7 +18,7 @@ app.use((_req, res, next) => {
 app.post(
   '/search',
   limitInput('10kb'),
-  timeout('1s'),
+  timeout('2s'),
   express.json(),
   search.handler((req) => [req.body.pattern, req.body.text]),
 );
@@ -41,6 +41,8 @@ app.use((error, _req, res, next) => {
     .set(error.headers ?? {})
     .json({ error: { status, code: error.code, message, requestId } });
 });
+
+await pool.ready(); // So that the first request does not pay for the start of a worker.
 
 const server = app.listen(process.env.PORT ?? 3000, () => {
   console.log(`Custom errors: http://localhost:${server.address().port}/`);
