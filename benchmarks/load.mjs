@@ -30,26 +30,23 @@ export async function measure({ quick, progress }) {
   const passes = quick ? 1 : 3;
   const workers = Math.max(1, availableParallelism() - 1);
   const directory = mkdtempSync(path.join(tmpdir(), 'bench-'));
-  try {
-    const cpuPerUnit = await calibrate(directory, quick);
-    const capacity = (workers * 1000) / (cpuPerUnit * MEAN_UNITS);
-    const points = VARIANTS.map(() => loads.map(() => []));
-    for (let pass = 0; pass < passes; pass++) {
-      for (const [l, load] of loads.entries()) {
-        for (const [v, { variant, name }] of VARIANTS.entries()) {
-          progress(`${name} at ${load}x, pass ${pass + 1} of ${passes}`);
-          const seed = pass * 100 + l;
-          const tally = path.join(directory, `${variant}-${seed}`);
-          points[v][l].push(
-            await measurePoint({ variant, workers, tally, seed, perSecond: load * capacity, cpuPerUnit, ...plan }),
-          );
-        }
+  process.once('exit', () => rmSync(directory, { recursive: true }));
+  const cpuPerUnit = await calibrate(directory, quick);
+  const capacity = (workers * 1000) / (cpuPerUnit * MEAN_UNITS);
+  const points = VARIANTS.map(() => loads.map(() => []));
+  for (let pass = 0; pass < passes; pass++) {
+    for (const [l, load] of loads.entries()) {
+      for (const [v, { variant, name }] of VARIANTS.entries()) {
+        progress(`${name} at ${load}x, pass ${pass + 1} of ${passes}`);
+        const seed = pass * 100 + l;
+        const tally = path.join(directory, `${variant}-${seed}`);
+        points[v][l].push(
+          await measurePoint({ variant, workers, tally, seed, perSecond: load * capacity, cpuPerUnit, ...plan }),
+        );
       }
     }
-    return report({ loads, points, workers, capacity, cpuPerUnit, plan, passes });
-  } finally {
-    rmSync(directory, { recursive: true });
   }
+  return report({ loads, points, workers, capacity, cpuPerUnit, plan, passes });
 }
 
 /** The CPU time of one unit of work, in ms. */

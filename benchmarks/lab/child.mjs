@@ -51,7 +51,7 @@ export async function start(file, args = [], { core, env = {}, execArgv = [] } =
       return answered();
     },
     async stop() {
-      child.disconnect();
+      if (child.connected) child.disconnect();
       const patience = setTimeout(() => child.kill('SIGKILL'), 2000);
       await exited.catch(() => {});
       clearTimeout(patience);
