@@ -140,10 +140,10 @@ await once(server, 'listening');
 const orders = {
   /** What happened to one request, for good. */
   report: ({ id }) => ledger.close(id),
-  fault: ({ fault }) => ledger.inflict(fault),
+  fault: (fault) => ledger.inflict(fault),
+  nextFault: (fault) => ledger.inflictNext(fault),
   /** Between storms: what the pool counts against what was seen of it. */
   async calm() {
-    ledger.resume();
     await ledger.quiet();
     return ledger.balance();
   },

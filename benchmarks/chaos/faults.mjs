@@ -1,32 +1,27 @@
+/** A call that no worker has begun is safe to run elsewhere: one death is no reason for it to fail. */
+const DEATHS_TO_FAIL_UNBEGUN = 2;
+
 /** What was done to which worker process, so that its consequences can be told from defects. */
 export class Faults {
   counts = {};
   #killed = new Map();
-  #stopped = new Map();
 
   count(kind) {
     this.counts[kind] = (this.counts[kind] ?? 0) + 1;
   }
 
-  /** @param pid whose calls may die from now on */
+  /** @param pid whose calls may die from now on, if the signal kills */
   add(signal, target, pid) {
     this.count(`${signal} ${target}`);
-    const victims = signal === 'SIGSTOP' ? this.#stopped : this.#killed;
-    victims.delete(pid);
-    victims.set(pid, Date.now());
-    if (victims.size > 500) victims.delete(victims.keys().next().value);
+    if (signal === 'SIGSTOP' || signal === 'SIGCONT') return;
+    this.#killed.delete(pid);
+    this.#killed.set(pid, Date.now());
+    if (this.#killed.size > 500) this.#killed.delete(this.#killed.keys().next().value);
   }
 
-  /** A worker that this call ran in, or could have been handed to, was killed. */
-  killed(calls, seen) {
-    return calls.some(({ pid }) => (pid === undefined ? any(this.#killed, seen) : this.#killed.has(pid)));
+  /** Whether faults explain that the worker of one of these calls died. */
+  explainDeath(calls, { sentAt, endedAt }) {
+    const deaths = [...this.#killed.values()].filter((at) => at >= sentAt - 1500 && at <= endedAt + 100).length;
+    return calls.some(({ pid }) => (pid === undefined ? deaths >= DEATHS_TO_FAIL_UNBEGUN : this.#killed.has(pid)));
   }
-
-  stopped(calls) {
-    return calls.some(({ pid }) => (pid === undefined ? this.#stopped.size > 0 : this.#stopped.has(pid)));
-  }
-}
-
-function any(victims, { sentAt, endedAt }) {
-  return [...victims.values()].some((at) => at >= sentAt - 1000 && at <= endedAt + 1000);
 }

@@ -60,10 +60,10 @@ function isAllowed(label, spec, seen, report, faults) {
   const end = seen.answeredAt ?? seen.endedAt;
   if (expectedLate(spec).includes(label) && end - seen.sentAt >= limitOf(spec) - 2) {
     const patient = spec.deadline >= PATIENT_MS && spec.upload.how !== 'stalled';
-    return !patient || spec.task === 'memory' || spec.task === 'disconnect' || faults.stopped(report.calls);
+    return !patient || spec.task === 'memory' || spec.task === 'disconnect';
   }
   if (!usesPool(spec)) return false;
-  if (label === DIED) return faults.killed(report.calls, seen);
+  if (label === DIED) return faults.explainDeath(report.calls, seen);
   if (label === '503 ERR_UNBLOCK_QUEUE_FULL') return report.calls.some(({ beside }) => beside >= MAX_QUEUE);
   return false;
 }

@@ -13,7 +13,6 @@ export class Ledger {
   #requests = new Map();
   #running = new Set();
   #children = new Set();
-  #stopped = new Set();
   #counted = Object.fromEntries(ENDINGS.map((ending) => [ending, 0]));
 
   constructor(pool, requests) {
@@ -58,31 +57,21 @@ export class Ledger {
     child.once('spawn', () => {
       this.lastPids = [...this.lastPids.slice(-99), child.pid];
     });
-    child.once('exit', () => {
-      this.#children.delete(child);
-      this.#stopped.delete(child);
-    });
+    child.once('exit', () => this.#children.delete(child));
     if (this.#children.size > WORKERS) this.problems.push(`${this.#children.size} live workers, ${WORKERS} allowed`);
   }
 
-  async inflict({ signal, target, pick, resumeAfter }) {
+  /** @returns the process id of the worker that it hit, if there was one to hit */
+  inflict({ signal, target, pick }) {
     const busy = new Set([...this.#running].map(({ pid }) => pid));
     const choice = [...this.#children].filter(({ pid }) => busy.has(pid) === (target === 'busy'));
     const victim = choice[Math.floor(pick * choice.length)];
-    if (victim === undefined) return undefined;
-    victim.kill(signal);
-    if (signal === 'SIGSTOP') this.#stopped.add(victim);
-    if (resumeAfter !== undefined) {
-      setTimeout(() => {
-        if (this.#stopped.delete(victim)) victim.kill('SIGCONT');
-      }, resumeAfter).unref();
-    }
-    return { pid: victim.pid };
+    victim?.kill(signal);
+    return victim?.pid;
   }
 
-  resume() {
-    for (const child of this.#stopped) child.kill('SIGCONT');
-    this.#stopped.clear();
+  inflictNext({ pid, signal }) {
+    return [...this.#children].find((child) => child.pid === pid)?.kill(signal);
   }
 
   /** Until no worker has anything left to do, which must not take long once nobody asks. */

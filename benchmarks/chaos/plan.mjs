@@ -9,7 +9,7 @@ export const MAX_QUEUE = 12;
 export const LIMIT = 16 * 1024;
 /** Tasks that nobody stops end by themselves after this long, and leave a trace that says so. */
 export const NATURAL_END_MS = 2500;
-/** Long enough that only a stopped worker excuses a timeout. */
+/** Long enough that nothing excuses a timeout. */
 export const PATIENT_MS = 5000;
 
 export const THROWN = [
@@ -135,7 +135,7 @@ export function planOf(seed, index) {
         }
       : undefined,
     afterwards: oneOf(['close', 'ping', 'pipeline']),
-    fault: chance(0.035) ? planFault({ chance, between, weighed, random }) : undefined,
+    fault: chance(0.05) ? planFault({ chance, between, weighed, random }) : undefined,
   };
 }
 
@@ -176,7 +176,7 @@ function planFault({ chance, between, weighed, random }) {
     target: chance(0.5) ? 'busy' : 'idle',
     pick: random(),
     after: between(0, 100),
-    /** A stopped worker may go on, later. */
-    resumeAfter: signal === 'SIGSTOP' && chance(0.7) ? between(10, 400) : undefined,
+    /** What a stopped worker was handed meanwhile goes on, or has to move elsewhere. */
+    next: signal === 'SIGSTOP' ? { signal: chance(0.6) ? 'SIGCONT' : 'SIGKILL', after: between(10, 1500) } : undefined,
   };
 }

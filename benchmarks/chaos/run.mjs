@@ -140,10 +140,14 @@ const tracing = setInterval(readTraces, 250);
 const replay = (index) =>
   `npm run chaos -- --seed ${seed} --only ${Math.max(first, index - 30)}..${Math.min(last, index + 10)}`;
 
-async function inflict({ signal, target, pick, after, resumeAfter }) {
+async function inflict({ signal, target, pick, after, next }) {
   await wait(after);
-  const done = await app.order('fault', { fault: { signal, target, pick, resumeAfter } });
-  if (done !== undefined) faults.add(signal, target, done.pid);
+  const pid = await app.order('fault', { signal, target, pick });
+  if (pid === undefined) return;
+  faults.add(signal, target, pid);
+  if (next === undefined) return;
+  await wait(next.after);
+  if (await app.order('nextFault', { pid, signal: next.signal })) faults.add(next.signal, 'stopped', pid);
 }
 
 const pending = new Set();

@@ -21,8 +21,8 @@ export function openRaw(port, { method, path, headers }, hear) {
     if (over) return;
     try {
       const { continued } = reader;
-      hear('begin');
       const answers = reader.read(chunk);
+      if (answers.length > 0 || reader.begun) hear('begin');
       for (let n = continued; n < reader.continued; n++) hear('continue');
       for (const answer of answers) hear('answer', answer);
     } catch (error) {
