@@ -1,14 +1,11 @@
-/** Packages without types of their own that the tests use. */
+/** Middlewares that bring no types and need none to be mounted. */
+declare module 'compression';
+declare module 'cors';
+declare module 'express-session';
+declare module 'morgan';
+declare module 'multer';
+
 declare module 'express4' {
   import express from 'express';
   export default express;
-}
-
-declare module 'multer' {
-  import type { RequestHandler } from 'express';
-  function multer(options: { storage: unknown }): { single(field: string): RequestHandler };
-  namespace multer {
-    function memoryStorage(): unknown;
-  }
-  export default multer;
 }

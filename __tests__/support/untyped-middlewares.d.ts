@@ -1,7 +1,0 @@
-/** Middlewares that bring no types and need none to be mounted. */
-declare module 'compression';
-declare module 'cors';
-declare module 'express-session';
-declare module 'express4';
-declare module 'morgan';
-declare module 'multer';
