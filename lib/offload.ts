@@ -10,7 +10,7 @@ import type { Call, Task } from './pool/call';
 import { defaultPool, Pool, type WorkerPool } from './pool/pool';
 import { sourceOf } from './pool/source';
 import { contexts, deadlineOf } from './request/deadline';
-import { pack, type TaskDefinition } from './wire';
+import { type Parcel, type TaskDefinition, wrap } from './wire';
 import { currentTask, type TaskContext } from './worker/current-task';
 
 export type { TaskContext };
@@ -188,7 +188,7 @@ function offloaded(name: string, start: Start): Offloaded<unknown[], unknown> {
         const deadline = deadlineOf(req, res);
         const { context } = deadline;
         try {
-          const call = async () => start([...(await pick(req))], {});
+          const call = async () => start(parsePicked(await pick(req)), {});
           send(res, await (contexts.getStore() === context ? call() : contexts.run(context, call)));
         } catch (error) {
           // The error handlers have it already.
@@ -198,6 +198,11 @@ function offloaded(name: string, start: Start): Offloaded<unknown[], unknown> {
       };
     },
   });
+}
+
+function parsePicked(picked: readonly unknown[]): unknown[] {
+  if (Array.isArray(picked)) return picked;
+  throw invalid('handler', 'what pick returns', 'an array of arguments', picked);
 }
 
 function send(res: Response, result: unknown): void {
@@ -232,13 +237,13 @@ function inWorker(definition: TaskDefinition, settings: Settings): Start {
   };
 }
 
-function packArguments(name: string, args: unknown[]): Uint8Array {
+function packArguments(name: string, args: unknown[]): Parcel {
   try {
-    return pack(args);
+    return wrap(args);
   } catch (whole) {
     for (const [at, arg] of args.entries()) {
       try {
-        pack(arg);
+        wrap(arg);
       } catch (cause) {
         throw notSerializable(`Argument ${at + 1}`, name, cause);
       }
@@ -263,7 +268,7 @@ function isTraced(): boolean {
   return [start, end, asyncStart, asyncEnd, error].some(({ hasSubscribers }) => hasSubscribers);
 }
 
-function traced(pool: Pool, task: Task, packed: Uint8Array, limits: Parameters<Pool['submit']>[2]): Promise<unknown> {
+function traced(pool: Pool, task: Task, packed: Parcel, limits: Parameters<Pool['submit']>[2]): Promise<unknown> {
   let call: Call | undefined;
   const since = (from: number | undefined, to: number | undefined) =>
     from === undefined || to === undefined ? undefined : to - from;

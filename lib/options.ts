@@ -19,7 +19,9 @@ export function invalid(who: string, name: string, expected: string, got: unknow
 
 /** Refuses what is no options object, and options that do not exist: a misspelt one would be a silent default. */
 export function checkOptions(who: string, options: object, known: readonly string[]): void {
-  if (typeof options !== 'object' || options === null || Array.isArray(options)) {
+  const prototype = typeof options === 'object' && options !== null ? Object.getPrototypeOf(options) : undefined;
+  // A pool, a signal, an array: something meant for elsewhere. Plain objects of other realms are plain, too.
+  if (prototype === undefined || (prototype !== null && Object.getPrototypeOf(prototype) !== null)) {
     throw invalid(who, 'options', 'an object', options);
   }
   for (const name of Object.keys(options)) {

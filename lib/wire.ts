@@ -37,7 +37,13 @@ export const PROVIDED = [
 /** Parameters of the worker's methods, as workerpool calls them. */
 export interface WorkerMethods {
   ready(): true;
-  run(call: number, task: number, definition: TaskDefinition | undefined, args: Uint8Array): Outcome | Promise<Outcome>;
+  run(
+    call: number,
+    task: number,
+    definition: TaskDefinition | undefined,
+    args: Parcel,
+    interrupts: number,
+  ): Outcome | Promise<Outcome>;
   /** Tells the task; answers nothing that anyone waits for. */
   abort(call: number, reason: Uint8Array): void;
   /** Waits until no interrupt is on its way; answers how many have landed, of this many sent. */
@@ -46,23 +52,38 @@ export interface WorkerMethods {
 
 /** How a task ended, with the interrupts that have landed in this process so far. */
 export interface Outcome {
+  /** More interrupts than the parent had sent before the call: it was given up, and not begun. */
+  readonly notBegun?: true;
   readonly ok: boolean;
-  readonly body: Uint8Array;
+  readonly body: Parcel;
   readonly interrupts: number;
 }
 
-/** What a worker tells while a task runs. `listens` says that the task heeds its abort signal. */
-export type WorkerEvent =
-  | { readonly started: true; readonly listens: boolean }
-  | { listens: true }
-  | { progress: unknown };
+/** What a worker tells while a task runs; `listens` once the task looks at its abort signal. */
+export type WorkerEvent = { readonly listens: true } | { readonly progress: unknown };
+
+/** A value on its way: packed, or as it is where sending it cannot fail and packing it would copy it once more. */
+export type Parcel = Uint8Array | { readonly plain: unknown };
+
+export function wrap(value: unknown): Parcel {
+  return isPlain(value) || (Array.isArray(value) && value.every(isPlain)) ? { plain: value } : pack(value);
+}
+
+export function unwrap(parcel: Parcel): unknown {
+  return 'plain' in parcel ? parcel.plain : unpack(parcel);
+}
+
+function isPlain(value: unknown): boolean {
+  const type = typeof value;
+  return value === null || (type !== 'object' && type !== 'function' && type !== 'symbol');
+}
 
 /** Structured clone with Node's additions: `Buffer` and typed arrays arrive as what they are. */
-export function pack(value: unknown): Buffer {
+function pack(value: unknown): Buffer {
   return v8.serialize(value);
 }
 
-export function unpack(packed: Uint8Array): unknown {
+function unpack(packed: Uint8Array): unknown {
   return v8.deserialize(packed);
 }
 
@@ -84,7 +105,7 @@ const BASES = { Error, EvalError, RangeError, ReferenceError, SyntaxError, TypeE
 const READ_BY_EXPRESS = ['code', 'status', 'statusCode', 'expose', 'headers'];
 
 /** Whatever was thrown: errors with all they carry that can be sent, everything else as it is. */
-export function packThrown(thrown: unknown): Buffer {
+export function packThrown(thrown: unknown): Parcel {
   try {
     return pack(portable(thrown, new Map()));
   } catch {
@@ -92,8 +113,8 @@ export function packThrown(thrown: unknown): Buffer {
   }
 }
 
-export function unpackThrown(packed: Uint8Array): unknown {
-  return revive(unpack(packed) as Portable, new Map());
+export function unpackThrown(packed: Parcel): unknown {
+  return revive(unwrap(packed) as Portable, new Map());
 }
 
 /** Errors that hold each other, as causes do, are each packed once. */

@@ -1,5 +1,5 @@
 import { callTimedOut } from '../errors';
-import type { TaskDefinition } from '../wire';
+import type { Parcel, TaskDefinition } from '../wire';
 import { onAbort } from './abort';
 import type { Waiting } from './queue';
 
@@ -34,7 +34,7 @@ export class Call implements Waiting {
   readonly result: Promise<unknown>;
   readonly onProgress: ((value: unknown) => void) | undefined;
   /** Let go of with the end, so that a call given up holds no arguments. */
-  args: Uint8Array | undefined;
+  args: Parcel | undefined;
   place = -1;
   /** How often it was handed to a worker that died before it began. */
   misfires = 0;
@@ -53,7 +53,7 @@ export class Call implements Waiting {
   readonly #timer: NodeJS.Timeout;
   readonly #unlisten: (() => void)[];
 
-  constructor(task: Task, args: Uint8Array, limits: CallLimits, onSettled: (call: Call) => void) {
+  constructor(task: Task, args: Parcel, limits: CallLimits, onSettled: (call: Call) => void) {
     this.task = task;
     this.args = args;
     this.onProgress = limits.onProgress;

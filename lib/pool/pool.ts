@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os';
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks';
 import { type Death, poolClosed, queueFull, workerNotStarted } from '../errors';
 import { checkOptions, invalid, parseInteger, parseSize, parseTime, type Size, type Time } from '../options';
+import type { Parcel } from '../wire';
 import { currentTask } from '../worker/current-task';
 import { Call, type CallLimits, type Ending, type Task } from './call';
 import { DeadlineQueue } from './queue';
@@ -110,7 +111,7 @@ export class Pool {
   }
 
   /** Runs a task; resolves or rejects with how it ended. */
-  submit(task: Task, args: Uint8Array, limits: CallLimits, observe?: (call: Call) => void): Promise<unknown> {
+  submit(task: Task, args: Parcel, limits: CallLimits, observe?: (call: Call) => void): Promise<unknown> {
     const call = new Call(task, args, limits, (settled) => this.#onSettled(settled));
     observe?.(call);
     this.#unsettled.add(call);

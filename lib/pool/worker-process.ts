@@ -4,8 +4,9 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import path from 'node:path';
 import workerpool from 'workerpool';
 import { type Death, notSerializable, workerDied } from '../errors';
-import { type Outcome, packThrown, unpack, unpackThrown, type WorkerEvent } from '../wire';
+import { type Outcome, packThrown, unpackThrown, unwrap, type WorkerEvent } from '../wire';
 import type { Call } from './call';
+import { createLedger, type Ledger } from './ledger';
 
 /** From the abort to the kill, for a task that does not end by itself. */
 const GRACE_MS = 100;
@@ -49,15 +50,15 @@ export class WorkerProcess {
   readonly #events: WorkerProcessEvents;
   readonly #known = new Set<number>();
   #call: Call | undefined;
-  #begun = false;
   #listens = false;
+  readonly #ledger = createLedger();
   /** Signals sent to this process in its life; as many must have landed before another call may enter. */
   #interrupts = 0;
   #timers: NodeJS.Timeout[] = [];
 
   constructor(options: WorkerProcessOptions, events: WorkerProcessEvents) {
     this.#events = events;
-    const { pool, child, ready } = nobody.runInAsyncScope(fork, undefined, options);
+    const { pool, child, ready } = nobody.runInAsyncScope(fork, undefined, options, this.#ledger);
     this.#pool = pool;
     this.#child = child;
     child.once('exit', (exitCode, signal) => this.#onExit({ exitCode, signal }));
@@ -79,13 +80,16 @@ export class WorkerProcess {
     const { task, args } = call;
     this.state = 'busy';
     this.#call = call;
-    this.#begun = false;
     this.#listens = false;
+    call.startedAt = performance.now();
+    call.pid = this.#child.pid;
     call.onGivenUp = () => this.#reclaim(call);
     const definition = this.#known.has(task.id) ? undefined : task.definition;
     this.#known.add(task.id);
     this.#pool
-      .exec('run', [call.id, task.id, definition, args], { on: (event) => this.#onEvent(call, event) })
+      .exec('run', [call.id, task.id, definition, args, this.#interrupts], {
+        on: (event) => this.#onEvent(call, event),
+      })
       // What made the connection fail, the exit says.
       .then(
         (outcome: Outcome) => this.#onOutcome(call, outcome),
@@ -105,22 +109,22 @@ export class WorkerProcess {
 
   #onEvent(call: Call, event: WorkerEvent): void {
     if (this.#call !== call) return;
-    if ('started' in event) {
-      this.#begun = true;
-      call.startedAt = performance.now();
-      call.pid = this.#child.pid;
-    }
-    if ('listens' in event) this.#listens ||= event.listens;
-    if ('progress' in event && call.ending === undefined) call.onProgress?.(event.progress);
-    if ('started' in event && call.ending !== undefined) this.#interrupt(call);
+    if ('listens' in event) {
+      this.#listens = true;
+      if (call.ending !== undefined) this.#tell(call);
+    } else if (call.ending === undefined) call.onProgress?.(event.progress);
   }
 
-  #onOutcome(call: Call, { ok, body, interrupts }: Outcome): void {
+  #onOutcome(call: Call, { ok, body, interrupts, notBegun }: Outcome): void {
     if (this.state === 'gone') return;
     if (call.ending === undefined) {
       this.#interrupts = interrupts; // Some may have come from elsewhere.
+      if (notBegun) {
+        this.run(call);
+        return;
+      }
       try {
-        if (ok) call.succeed(unpack(body));
+        if (ok) call.succeed(unwrap(body));
         else call.fail('failed', unpackThrown(body));
       } catch (cause) {
         call.fail('failed', notSerializable('The result', call.task.definition.name, cause));
@@ -151,6 +155,7 @@ export class WorkerProcess {
   #becomeIdle(): void {
     if (this.state === 'gone') return;
     this.#call = undefined;
+    if (this.neverReady) this.#ledger.unlink();
     this.state = 'idle';
     this.neverReady = false;
     this.idleSince = performance.now();
@@ -166,8 +171,8 @@ export class WorkerProcess {
       return;
     }
     this.#after(GRACE_MS, () => this.kill());
-    this.#tell(call);
-    if (interrupt && this.#begun) this.#interrupt(call);
+    if (this.#listens) this.#tell(call);
+    if (interrupt) this.#interrupt();
   }
 
   #tell(call: Call): void {
@@ -176,8 +181,7 @@ export class WorkerProcess {
     this.#child.send({ id: -1, method: 'abort', params: [call.id, packThrown(call.reason)] }, () => {});
   }
 
-  #interrupt(call: Call): void {
-    if (call.task.reclaim !== 'interrupt') return;
+  #interrupt(): void {
     const signal = () => {
       this.#interrupts++;
       this.#child.kill('SIGINT');
@@ -204,26 +208,28 @@ export class WorkerProcess {
     // workerpool notices an idle worker's death, and gives its debug port back, only when asked to run something.
     if (call === undefined && !this.neverReady) this.#pool.exec('ready').catch(() => {});
     if (call !== undefined) this.#settleAfterDeath(call, death);
+    this.#ledger.close();
     this.#events.onGone(this, death);
   }
 
   #settleAfterDeath(call: Call, death: Death): void {
-    if (this.#begun || call.misfires >= MOST_MISFIRES) {
+    if (this.#ledger.begun(call.id) || call.misfires >= MOST_MISFIRES) {
       call.fail('died', workerDied(call.task.definition.name, death));
     } else if (call.ending === undefined) {
       call.misfires++;
+      call.startedAt = undefined;
       this.#events.onReturned(call);
     }
   }
 }
 
-function fork({ env, execArgv }: WorkerProcessOptions) {
+function fork({ env, execArgv }: WorkerProcessOptions, ledger: Ledger) {
   const pool = workerpool.pool(SCRIPT, {
     workerType: 'process',
     maxWorkers: 1,
     // How long workerpool waits for what has already exited.
     workerTerminateTimeout: 1,
-    forkArgs: [String(process.pid)],
+    forkArgs: [String(process.pid), ledger.file],
     forkOpts: {
       execArgv: [...execArgv],
       serialization: 'advanced',

@@ -6,4 +6,6 @@ export const CELLS = {
   caught: 1,
   /** How many it had caught when it last entered its script; less than `caught` while it is outside. */
   inside: 2,
+  /** 1 while the main thread is in a task, or on its way there. */
+  busy: 3,
 } as const;

@@ -1,3 +1,5 @@
+import type { WorkerEvent } from '../wire';
+
 /** The `this` of an offloaded plain function. */
 export interface TaskContext {
   /** Aborts when the caller gave the call up; a task that listens has 100 ms to end by itself. */
@@ -6,27 +8,22 @@ export interface TaskContext {
   readonly progress: (value: unknown) => void;
 }
 
+/** How a task, or what it hands its signal to, finds out about an abort. */
+const LOOKS = ['aborted', 'addEventListener', 'throwIfAborted'] as const;
+
 /** The task that this process runs, if it is a worker: what `express-unblock/worker` and a task's `this` are made of. */
 export class CurrentTask {
-  readonly #emit: (event: { progress: unknown } | { listens: true }) => void;
+  readonly #emit: (event: WorkerEvent) => void;
   readonly #followers: ((signal: AbortSignal) => void)[] = [];
   #call = 0;
   #controller: AbortController | undefined;
 
-  constructor(emit: (event: { progress: unknown } | { listens: true }) => void) {
+  constructor(emit: (event: WorkerEvent) => void) {
     this.#emit = emit;
   }
 
-  /** Whether the task can hear of its abort. */
-  get listens(): boolean {
-    return this.#followers.length > 0;
-  }
-
   get signal(): AbortSignal {
-    if (this.#controller === undefined) {
-      this.#controller = new AbortController();
-      this.#emit({ listens: true });
-    }
+    this.#controller ??= this.#makeController();
     return this.#controller.signal;
   }
 
@@ -42,12 +39,25 @@ export class CurrentTask {
 
   begin(call: number): void {
     this.#call = call;
-    this.#controller = this.listens ? new AbortController() : undefined;
+    this.#controller = undefined;
     for (const follower of this.#followers) follower(this.signal);
   }
 
   abort(call: number, reason: unknown): void {
     if (call === this.#call) this.#controller?.abort(reason);
+  }
+
+  /** Importing a signal is not yet listening to it: the pool is told when the task first looks. */
+  #makeController(): AbortController {
+    const controller = new AbortController();
+    const { signal } = controller;
+    const heed = (name: (typeof LOOKS)[number]) => {
+      for (const look of LOOKS) Reflect.deleteProperty(signal, look);
+      this.#emit({ listens: true });
+      return signal[name];
+    };
+    for (const name of LOOKS) Object.defineProperty(signal, name, { configurable: true, get: () => heed(name) });
+    return controller;
   }
 }
 

@@ -9,12 +9,14 @@ import { CELLS } from './cells';
  * Runs JavaScript so that a SIGINT ends it, wherever it is, and the process lives on: Node's `breakOnSigint`.
  * Every signal either lands in the task or in the keeper, and is counted there.
  */
-const shared = new SharedArrayBuffer(12);
+const shared = new SharedArrayBuffer(16);
 const cells = new Int32Array(shared);
 let caughtByTasks = 0;
 
-const ENTRY = '__unblock';
-const script = new Script(`${ENTRY}()`);
+/** What the script calls: defined once, since V8 compiles a script anew for every change of a global it uses. */
+let entered: () => unknown;
+Object.defineProperty(globalThis, '__unblock', { value: () => entered() });
+const script = new Script('__unblock()');
 
 /** Resolves once tasks can be interrupted, and an orphan is noticed. */
 export async function startKeeper(parent: number): Promise<void> {
@@ -26,12 +28,16 @@ export async function startKeeper(parent: number): Promise<void> {
 /** @throws whatever `fn` throws, or the error of Node when interrupted, which `wasInterrupted` recognises */
 export function interruptible<T>(fn: () => T): T {
   awaitKeeper();
-  Object.defineProperty(globalThis, ENTRY, { value: fn, configurable: true });
+  entered = fn;
+  Atomics.store(cells, CELLS.busy, 1);
   try {
     return script.runInThisContext({ breakOnSigint: true, displayErrors: false }) as T;
   } catch (error) {
     if (wasInterrupted(error)) caughtByTasks++;
     throw error;
+  } finally {
+    Atomics.store(cells, CELLS.busy, 0);
+    Atomics.notify(cells, CELLS.busy);
   }
 }
 

@@ -19,10 +19,14 @@ Object.assign(globalThis, {
   __unblock() {
     Atomics.store(cells, CELLS.inside, Atomics.load(cells, CELLS.caught));
     Atomics.notify(cells, CELLS.inside);
-    Atomics.wait(cells, CELLS.sleep, 0, LOOK_EVERY_MS);
-    if (process.ppid !== parent) process.kill(process.pid, 'SIGKILL');
+    sleepOn(CELLS.sleep, 0);
   },
 });
+
+function sleepOn(cell: number, value: number): void {
+  Atomics.wait(cells, cell, value, LOOK_EVERY_MS);
+  if (process.ppid !== parent) process.kill(process.pid, 'SIGKILL');
+}
 
 parentPort?.postMessage('watching');
 for (;;) {
@@ -30,5 +34,7 @@ for (;;) {
     script.runInThisContext({ breakOnSigint: true });
   } catch {
     Atomics.add(cells, CELLS.caught, 1);
+    // The signal came just before a task was entered. The next one finds the task, if nobody enters behind it.
+    while (Atomics.load(cells, CELLS.busy) === 1) sleepOn(CELLS.busy, 1);
   }
 }

@@ -1,11 +1,23 @@
 import workerpool from 'workerpool';
 import { notSerializable } from '../errors';
-import { type Outcome, pack, packThrown, type TaskDefinition, unpack, unpackThrown, type WorkerMethods } from '../wire';
+import {
+  type Outcome,
+  type Parcel,
+  packThrown,
+  type TaskDefinition,
+  unpackThrown,
+  unwrap,
+  type WorkerMethods,
+  wrap,
+} from '../wire';
 import { becomeWorker, CurrentTask, type TaskContext } from './current-task';
 import { awaitInterrupts, interruptible, interruptsLanded, startKeeper } from './interruptible';
+import { openLedger } from './ledger';
 import { load, type TaskFunction } from './tasks';
 
-/** What runs first in a worker process. Its parent's process id is the last argument. */
+/** What runs first in a worker process. Its last arguments are its parent's process id and its ledger. */
+const [parent, ledger] = process.argv.slice(-2) as [string, string];
+const begun = openLedger(ledger);
 const task = new CurrentTask((event) => workerpool.workerEmit(event));
 becomeWorker(task);
 
@@ -26,14 +38,14 @@ const tasks = new Map<number, Loaded>();
 
 const methods: WorkerMethods = {
   ready: () => true,
-  run(call, id, definition, args) {
-    task.begin(call);
+  run(call, id, definition, args, interrupts) {
     const loaded = find(id, definition);
+    if (interruptsLanded() > interrupts) return { ...failed(undefined), notBegun: true };
+    begun(call);
+    task.begin(call);
     const { name } = loaded.definition;
     try {
       const result = interruptible(() => {
-        // Said from inside, so that a signal sent upon it finds the task and not the keeper.
-        workerpool.workerEmit({ started: true, listens: task.listens });
         loaded.fn ??= load(loaded.definition);
         return typeof loaded.fn === 'function' ? enter(loaded.fn, args) : enterLater(loaded, loaded.fn, args);
       });
@@ -60,20 +72,20 @@ function find(id: number, definition: TaskDefinition | undefined): Loaded {
   return loaded;
 }
 
-async function enterLater(loaded: Loaded, loading: Promise<TaskFunction>, args: Uint8Array): Promise<unknown> {
+async function enterLater(loaded: Loaded, loading: Promise<TaskFunction>, args: Parcel): Promise<unknown> {
   loaded.fn = undefined; // One that fails to load may load the next time.
   const fn = await loading;
   loaded.fn = fn;
   return interruptible(() => enter(fn, args));
 }
 
-function enter(fn: TaskFunction, args: Uint8Array): unknown {
-  return fn.apply(self, unpack(args) as unknown[]);
+function enter(fn: TaskFunction, args: Parcel): unknown {
+  return fn.apply(self, unwrap(args) as unknown[]);
 }
 
 function succeeded(name: string, value: unknown): Outcome {
   try {
-    return { ok: true, body: pack(value), interrupts: interruptsLanded() };
+    return { ok: true, body: wrap(value), interrupts: interruptsLanded() };
   } catch (cause) {
     return failed(notSerializable('The result', name, cause));
   }
@@ -97,4 +109,4 @@ process.emitWarning = (warning: string | Error, ...rest: unknown[]) => {
 // What cannot be sent finds no parent any more.
 process.on('error', () => process.exit(1));
 
-void startKeeper(Number(process.argv.at(-1))).then(() => workerpool.worker({ ...methods }));
+void startKeeper(Number(parent)).then(() => workerpool.worker({ ...methods }));
