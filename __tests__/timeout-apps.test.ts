@@ -27,22 +27,22 @@ describe.each(expresses)('timeout on %s, with what apps really use', (_, express
   /** A session store that takes its time, as one on the network does. */
   class SlowStore extends session.MemoryStore {
     set(...args: unknown[]): void {
-      setTimeout(() => super.set(...args), 50);
+      setTimeout(() => super.set(...args), 500);
     }
   }
 
   describe.each(['before', 'after'])('that is mounted %s them', (where) => {
     /** Its routes work, hang, or answer too late. */
-    async function open() {
+    async function open(time: number) {
       const app = express();
       const logged: string[] = [];
-      if (where === 'before') app.use(timeout(60));
+      if (where === 'before') app.use(timeout(time));
       app.use(morgan(':method :url :status', { stream: { write: (line: string) => void logged.push(line.trim()) } }));
       app.use(helmet());
       app.use(cors({ origin: 'https://app.example' }));
       app.use(compression({ threshold: 0 }));
       app.use(session({ secret: 's', resave: true, saveUninitialized: true, store: new SlowStore() }));
-      if (where === 'after') app.use(timeout(60));
+      if (where === 'after') app.use(timeout(time));
       app.use('/files', express.static(__dirname));
       const upload = multer({ storage: multer.memoryStorage() });
       app.post('/json', express.json(), (req, res) => void res.json([req.body, currentDeadline() === req.deadline]));
@@ -65,7 +65,7 @@ describe.each(expresses)('timeout on %s, with what apps really use', (_, express
     }
 
     it('works as they do', async () => {
-      const { connection } = await open();
+      const { connection } = await open(20_000);
       expect((await connection.get('/text')).body).toBe('text '.repeat(1_000));
       expect((await connection.get('/files/tsconfig.json')).body).toContain('compilerOptions');
       connection.send('POST', '/json', { 'Content-Type': 'application/json', 'Content-Length': 7 }, '{"a":1}');
@@ -75,7 +75,7 @@ describe.each(expresses)('timeout on %s, with what apps really use', (_, express
     });
 
     it('answers 504 with their headers, and without those of the unsent body', async () => {
-      const { connection, logged, late } = await open();
+      const { connection, logged, late } = await open(250);
       const { status, headers, body } = await connection.get('/late');
       expect([status, JSON.parse(body).code]).toEqual([504, 'ERR_UNBLOCK_TIMEOUT']);
       expect(headers).toMatchObject({
@@ -92,7 +92,7 @@ describe.each(expresses)('timeout on %s, with what apps really use', (_, express
     });
 
     it('answers 504 with a compressed body that can be read', async () => {
-      const { connection } = await open();
+      const { connection } = await open(250);
       const { status, headers, bytes } = await connection.get('/hang', { 'Accept-Encoding': 'gzip' });
       expect([status, headers['content-encoding']]).toEqual([504, 'gzip']);
       expect(JSON.parse(String(gunzipSync(bytes)))).toMatchObject({ code: 'ERR_UNBLOCK_TIMEOUT' });
@@ -103,7 +103,7 @@ describe.each(expresses)('timeout on %s, with what apps really use', (_, express
   it('lets an answer through whose session takes past the deadline to be saved', async () => {
     const app = express();
     app.get('/next', (_req, res) => void res.send('next'));
-    app.use(timeout(30));
+    app.use(timeout(250));
     app.use(session({ secret: 's', resave: true, saveUninitialized: true, store: new SlowStore() }));
     app.get('/', (_req, res) => void res.json('done'));
     const connection = await Connection.open((await serve(app)).port);

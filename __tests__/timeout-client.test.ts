@@ -148,7 +148,7 @@ describe.each(expresses)('the client of a request with a deadline, on %s', (_, e
 
   it('gets a 504 where it waits for a handler that does not read its body on', async () => {
     const app = express();
-    app.post('/', timeout(100), (req) => void req.once('data', () => req.pause()));
+    app.post('/', timeout(500), (req) => void req.once('data', () => req.pause()));
     const connection = await Connection.open((await serve(app)).port);
     connection.send('POST', '/', { 'Content-Length': 10_000_000 });
     connection.socket.write(Buffer.alloc(8_000_000));

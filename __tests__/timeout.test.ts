@@ -297,7 +297,7 @@ describe.each(expresses)('timeout on %s', (_, express) => {
       app.get('/', timeout(50), async (_req, res) => {
         const echoed = once(echo.stdout, 'data');
         echo.stdin.write('done');
-        block(200);
+        block(1_000);
         res.send(String(await echoed));
       });
       const { status, body } = await (await open()).get('/');
