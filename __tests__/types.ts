@@ -185,7 +185,7 @@ export function aTimeoutKnowsTheRequestOfItsApp() {
   app.use(timeout(500));
   app.use(timeout('5s', { until: 'response' }));
   app.use(timeout((req: Request) => (req.path === '/export' ? '1m' : 500), { skip: (req) => req.path === '/events' }));
-  app.use(timeout<Request>(500, { skip: (req) => req.query.wait !== undefined }));
+  app.use(timeout(500, { skip: (req) => req.query.wait !== undefined }));
   app.get('/', timeout(500, { skip: (req) => req.headers.accept === 'text/event-stream' }), (_req, res) => {
     res.json(currentDeadline()?.remaining());
   });
@@ -225,10 +225,16 @@ export function aRequestHasItsDeadline(req: Request, deadline: Deadline) {
 export function aLimitMeasuresWhatItsAppParsed() {
   app.use(limitInput('1mb'));
   app.post('/', express.json(), limitInput(20_000, { of: (req: Request) => req.body.text }));
-  app.post('/', express.json(), limitInput<Request>(20_000, { of: (req) => req.body.text }));
+  app.post('/', express.json(), limitInput(20_000, { of: (req) => req.body.text }));
+  app.post(
+    '/:id',
+    express.json(),
+    limitInput(20_000, { of: (req) => req.body.title }),
+    timeout('1s', { skip: (req) => req.path === '/' }),
+  );
   app.use(limitInput('1mb', { json: { depth: 32, keys: 10_000 } }));
   const json: JsonLimits = { depth: 32 };
-  const options: LimitInputOptions<Request> = { of: (req) => req.body, json };
+  const options: LimitInputOptions = { of: (req) => req.body, json };
   // @ts-expect-error
   options.json = undefined;
   // @ts-expect-error

@@ -1,6 +1,7 @@
 import { channel } from 'node:diagnostics_channel';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { isAnyArrayBuffer, isMap, isSet } from 'node:util/types';
+import type { Request } from 'express';
 import type { HttpError } from 'http-errors';
 import { asError, tooLarge } from './errors';
 import { checkOptions, invalid, parseFunction, parseInteger, parseSize, type Size } from './options';
@@ -11,12 +12,12 @@ import { type JsonLimits, JsonShape } from './request/json-shape';
 
 export type { JsonLimits };
 
-export interface LimitInputOptions<Req extends IncomingMessage = IncomingMessage> {
+export interface LimitInputOptions {
   /**
    * Measures something else than the bytes on the wire, once a parser has run: strings count characters, arrays items,
    * binary data bytes, `Map` and `Set` entries, a number is the size itself, `undefined` and `null` have size 0.
    */
-  readonly of?: ((req: Req) => unknown) | undefined;
+  readonly of?: ((req: Request) => unknown) | undefined;
   /** Limits the shape of JSON bodies, as their bytes arrive and before anything parses them. */
   readonly json?: JsonLimits | undefined;
 }
@@ -37,10 +38,7 @@ const rejected = channel('express-unblock:reject');
  * Errors handed to `next`: 413 `ERR_UNBLOCK_TOO_LARGE` (`type: 'entity.too.large'`) with `limit`, and `received` or,
  * where `Content-Length` alone condemned it, `expected`.
  */
-export function limitInput<Req extends IncomingMessage = IncomingMessage>(
-  max: Size,
-  options: LimitInputOptions<Req> = {},
-) {
+export function limitInput(max: Size, options: LimitInputOptions = {}) {
   checkOptions('limitInput', options, ['of', 'json']);
   const limit = parseSize('limitInput', 'max', max);
   const of = options.of === undefined ? undefined : parseFunction('limitInput', 'of', options.of);
@@ -50,10 +48,10 @@ export function limitInput<Req extends IncomingMessage = IncomingMessage>(
   }
 
   if (of !== undefined) {
-    return function limitInputMiddleware(req: Req, res: ServerResponse, next: Next): void {
+    return function limitInputMiddleware(req: IncomingMessage, res: ServerResponse, next: Next): void {
       let error: unknown;
       try {
-        const received = sizeOf(of(req), limit);
+        const received = sizeOf(of(req as Request), limit);
         if (received > limit) error = report(req, res, tooLarge({ limit, received, measure: 'input' }));
       } catch (thrown) {
         error = asError(thrown);
@@ -63,7 +61,7 @@ export function limitInput<Req extends IncomingMessage = IncomingMessage>(
     };
   }
 
-  return function limitInputMiddleware(req: Req, res: ServerResponse, next: Next): void {
+  return function limitInputMiddleware(req: IncomingMessage, res: ServerResponse, next: Next): void {
     const chunked = req.headers['transfer-encoding'] !== undefined;
     const expected = chunked ? 0 : Number(req.headers['content-length'] ?? 0);
     if (expected > limit) {

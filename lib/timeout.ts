@@ -1,5 +1,6 @@
 import { channel } from 'node:diagnostics_channel';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Request } from 'express';
 import { timedOut, uploadTimedOut } from './errors';
 import { checkOptions, parseChoice, parseFunction, parseTime, type Time } from './options';
 import { abandonBody } from './request/body';
@@ -16,7 +17,7 @@ declare global {
   }
 }
 
-export interface TimeoutOptions<Req extends IncomingMessage = IncomingMessage> {
+export interface TimeoutOptions {
   /**
    * What must have happened by the deadline. `'head'` (default): the response's head was sent; a stream such as
    * server-sent events or a download may then go on for as long as it likes. `'response'`: the whole response was
@@ -24,7 +25,7 @@ export interface TimeoutOptions<Req extends IncomingMessage = IncomingMessage> {
    */
   readonly until?: 'head' | 'response' | undefined;
   /** Requests for which this returns true are let through as if the middleware were not there. */
-  readonly skip?: ((req: Req) => boolean) | undefined;
+  readonly skip?: ((req: Request) => boolean) | undefined;
 }
 
 const passed = channel('express-unblock:timeout');
@@ -43,20 +44,18 @@ const passed = channel('express-unblock:timeout');
  * Errors handed to `next`: 504 `ERR_UNBLOCK_TIMEOUT`, or 408 `ERR_UNBLOCK_UPLOAD_TIMEOUT` when it was the request's
  * body that had not arrived (RFC 9110, sections 15.6.5 and 15.5.9).
  */
-export function timeout<Req extends IncomingMessage = IncomingMessage>(
-  time: Time | ((req: Req) => Time),
-  options: TimeoutOptions<Req> = {},
-) {
+export function timeout(time: Time | ((req: Request) => Time), options: TimeoutOptions = {}) {
   checkOptions('timeout', options, ['until', 'skip']);
   const fixed = typeof time === 'function' ? undefined : parseTime('timeout', 'time', time);
-  const limitOf = (req: Req) => fixed ?? parseTime('timeout', 'the time returned', (time as (req: Req) => Time)(req));
+  const limitOf = (req: Request) =>
+    fixed ?? parseTime('timeout', 'the time returned', (time as (req: Request) => Time)(req));
   const until = parseChoice('timeout', 'until', options.until ?? 'head', ['head', 'response']);
   const skip = options.skip === undefined ? undefined : parseFunction('timeout', 'skip', options.skip);
 
-  return function timeoutMiddleware(req: Req, res: ServerResponse, next: (error?: unknown) => void): void {
+  return function timeoutMiddleware(req: IncomingMessage, res: ServerResponse, next: (error?: unknown) => void): void {
     let limit: number | undefined;
     try {
-      if (!skip?.(req)) limit = limitOf(req);
+      if (!skip?.(req as Request)) limit = limitOf(req as Request);
     } catch (error) {
       next(error);
       return;

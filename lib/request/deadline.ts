@@ -2,6 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { clientClosed } from '../errors';
 import { parseTime, type Time } from '../options';
+import { forgiveLateErrors } from './late-errors';
 
 /** The one deadline of a request: `req.deadline`, and `currentDeadline()` from anywhere inside the request. */
 export interface Deadline {
@@ -68,7 +69,8 @@ export class RequestDeadline implements Deadline {
   #onExpire = doNothing;
   #timer: NodeJS.Timeout | undefined;
   #over = false;
-  #reason: unknown;
+  /** Why the work was stopped. */
+  reason: unknown;
   #controller: AbortController | undefined;
 
   constructor(res: ServerResponse) {
@@ -86,7 +88,7 @@ export class RequestDeadline implements Deadline {
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
       this.#controller = new AbortController();
-      if (this.#reason !== undefined) this.#controller.abort(this.#reason);
+      if (this.reason !== undefined) this.#controller.abort(this.reason);
     }
     return this.#controller.signal;
   }
@@ -125,8 +127,10 @@ export class RequestDeadline implements Deadline {
     if (this.#over) return;
     this.#over = true;
     this.clear();
-    this.#reason = reason;
-    if (this.#controller !== undefined) contexts.run(this.context, () => this.#controller?.abort(reason));
+    this.reason = reason;
+    if (this.#controller === undefined) return;
+    forgiveLateErrors();
+    contexts.run(this.context, () => this.#controller?.abort(reason));
   }
 
   #set(limit: number): void {
