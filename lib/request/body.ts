@@ -38,32 +38,55 @@ export function abandonBody(req: IncomingMessage, res: ServerResponse, remainder
   };
 
   let answered = 0;
+  let known = res.writableFinished;
+  let settled = false;
   const settle = () => {
-    if (arrived && !last && !following.seen && (remainder ?? taken()) <= KEPT) {
+    if (settled) return;
+    if (arrived && known && !last && !following.seen && (remainder ?? taken()) <= KEPT) {
       following.stop();
       socket.destroySoon = destroySoon;
       stop();
     } else if (performance.now() - answered > LINGER_MS) socket.destroy();
     else if (taken() > LINGER_BYTES) socket.pause().end();
-    else if (arrived || following.seen || socket.readableEnded) setImmediate(endAndDrop, socket);
+    else if ((arrived && known) || following.seen || socket.readableEnded) setImmediate(endAndDrop, socket);
   };
   let looking: NodeJS.Timeout | undefined;
   const stop = () => {
+    settled = true;
     clearInterval(looking);
     socket.off('close', stop);
+  };
+  // What comes without a pause after the answer went out was sent by someone who had not read it. A pause is a turn of
+  // the event loop that reads nothing; the turn that read what came last does not count.
+  let reading = false;
+  const markReading = () => {
+    if (reading) return;
+    reading = true;
+    setImmediate(() => {
+      reading = false;
+    });
+  };
+  const awaitPause = () => {
+    const before = socket.bytesRead;
+    setImmediate(() => {
+      known ||= socket.bytesRead === before;
+      if (known) settle();
+      else if (!settled) awaitPause();
+    });
   };
   const onAnswered = () => {
     if (socket.destroyed) return;
     answered = performance.now();
     looking = setInterval(settle, LOOK_EVERY_MS).unref();
     socket.on('close', stop);
-    settle();
+    awaitPause();
   };
-  // What was read together with the end of the body was sent before the client could have the answer.
+  markReading();
   if (res.writableFinished) onAnswered();
-  else res.on('finish', () => setImmediate(onAnswered));
+  else res.on('finish', () => (reading ? setImmediate(onAnswered) : onAnswered()));
 
   req.push = (chunk) => {
+    markReading();
     if (chunk === null) arrived = true;
     if (arrived && answered > 0) settle();
     return taken() <= LINGER_BYTES;
