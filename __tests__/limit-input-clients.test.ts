@@ -12,7 +12,7 @@ import { limitInput, problemDetails } from 'express-unblock';
 import { closeAll, expressVersions, serve } from './support/raw-http';
 
 const MIB = 1024 * 1024;
-const UPLOADS = 40;
+const UPLOADS = 20;
 const AT_ONCE = 4;
 
 const missing = (tool: string, ...args: string[]) => {

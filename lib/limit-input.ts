@@ -65,8 +65,8 @@ export function limitInput(max: Size, options: LimitInputOptions = {}) {
     const chunked = req.headers['transfer-encoding'] !== undefined;
     const expected = chunked ? 0 : Number(req.headers['content-length'] ?? 0);
     if (expected > limit) {
-      abandonBody(req, res, expected);
-      next(report(req, res, tooLarge({ limit, expected, measure: 'bytes' })));
+      const error = report(req, res, tooLarge({ limit, expected, measure: 'bytes' }));
+      abandonBody(req, res, expected, () => next(error));
       return;
     }
     const shape = json !== undefined && isPlainJson(req) ? new JsonShape(json) : undefined;
@@ -111,8 +111,8 @@ function watch(
   const waiting = peek(req, res);
   const error = waiting === undefined ? undefined : look(waiting);
   if (error !== undefined) {
-    abandonBody(req, res);
-    next(report(req, res, error));
+    report(req, res, error);
+    abandonBody(req, res, undefined, () => next(error));
     return;
   }
 
@@ -151,8 +151,8 @@ function refuse(req: IncomingMessage, res: ServerResponse, error: HttpError, nex
     res.destroy();
     return;
   }
-  abandonBody(req, res);
-  if (!res.headersSent) handOver(req, res, error, next);
+  if (res.headersSent) abandonBody(req, res);
+  else handOver(req, res, error, () => abandonBody(req, res, undefined, () => next(error)));
 }
 
 function report<E extends HttpError>(req: IncomingMessage, res: ServerResponse, error: E): E {

@@ -18,75 +18,56 @@ const LOOK_EVERY_MS = 50;
  * the client has closed its side too.
  *
  * @param remainder bytes still to come; `undefined` when unknown
+ * @param answer called when it is known whether the answer may keep the connection: at once if it may not, otherwise
+ *   when nothing more is there to read, which was sent by someone who had not read the answer
  */
-export function abandonBody(req: IncomingMessage, res: ServerResponse, remainder?: number): void {
-  if (req.complete) return;
+export function abandonBody(req: IncomingMessage, res: ServerResponse, remainder?: number, answer?: () => void): void {
+  if (req.complete) {
+    answer?.();
+    return;
+  }
   const { socket } = req;
   const start = socket.bytesRead;
   const taken = () => socket.bytesRead - start;
+  const following = ignorePipelined(socket);
   let arrived = false;
 
-  const following = ignorePipelined(socket);
-  if ((remainder ?? 0) > KEPT) res.shouldKeepAlive = false;
+  let answered = 0;
 
   // Node ends a connection with `destroySoon()` once its last response is out: after this one, that waits.
   let last = false;
   const { destroySoon } = socket;
   socket.destroySoon = () => {
-    last = true;
-    if (!res.writableFinished) destroySoon.call(socket);
+    last = answered > 0;
+    if (!last) destroySoon.call(socket);
   };
 
-  let answered = 0;
-  let known = res.writableFinished;
-  let settled = false;
   const settle = () => {
-    if (settled) return;
-    if (arrived && known && !last && !following.seen && (remainder ?? taken()) <= KEPT) {
+    if (arrived && !last && res.shouldKeepAlive && !following.seen && (remainder ?? taken()) <= KEPT) {
       following.stop();
       socket.destroySoon = destroySoon;
       stop();
     } else if (performance.now() - answered > LINGER_MS) socket.destroy();
     else if (taken() > LINGER_BYTES) socket.pause().end();
-    else if ((arrived && known) || following.seen || socket.readableEnded) setImmediate(endAndDrop, socket);
+    else if (arrived || following.seen || socket.readableEnded) setImmediate(endAndDrop, socket);
   };
   let looking: NodeJS.Timeout | undefined;
   const stop = () => {
-    settled = true;
     clearInterval(looking);
     socket.off('close', stop);
   };
-  // What comes without a pause after the answer went out was sent by someone who had not read it. A pause is a turn of
-  // the event loop that reads nothing; the turn that read what came last does not count.
-  let reading = false;
-  const markReading = () => {
-    if (reading) return;
-    reading = true;
-    setImmediate(() => {
-      reading = false;
-    });
-  };
-  const awaitPause = () => {
-    const before = socket.bytesRead;
-    setImmediate(() => {
-      known ||= socket.bytesRead === before;
-      if (known) settle();
-      else if (!settled) awaitPause();
-    });
-  };
   const onAnswered = () => {
-    if (socket.destroyed) return;
+    if (answered > 0 || socket.destroyed) return;
     answered = performance.now();
     looking = setInterval(settle, LOOK_EVERY_MS).unref();
     socket.on('close', stop);
-    awaitPause();
+    settle();
   };
-  markReading();
   if (res.writableFinished) onAnswered();
-  else res.on('finish', () => (reading ? setImmediate(onAnswered) : onAnswered()));
+  // Handed over to the socket; over TLS it is finished only after the client may have sent its next request.
+  else res.on('prefinish', onAnswered).prependListener('finish', onAnswered);
 
   req.push = (chunk) => {
-    markReading();
     if (chunk === null) arrived = true;
     if (arrived && answered > 0) settle();
     return taken() <= LINGER_BYTES;
@@ -96,6 +77,18 @@ export function abandonBody(req: IncomingMessage, res: ServerResponse, remainder
   req.complete = true;
   req.destroy();
   socket.resume();
+
+  const decide = (nothingCame: boolean) => {
+    if (following.seen || (remainder ?? taken()) > KEPT) res.shouldKeepAlive = false;
+    if (!res.shouldKeepAlive || nothingCame) answer?.();
+    else {
+      const before = socket.bytesRead;
+      setImmediate(() => decide(socket.bytesRead === before));
+    }
+  };
+  // One turn of the event loop reads what there is; the one that we are in may be in the middle of it.
+  if ((remainder ?? 0) > KEPT) decide(false);
+  else if (answer !== undefined) setImmediate(decide, false);
 }
 
 /** What still comes in is not even parsed. */
