@@ -6,7 +6,6 @@ afterAll(() => closePools({ grace: 0 }));
 const add = offload(function add(a: number, b: number) {
   return a + b;
 });
-// biome-ignore lint/suspicious/noExplicitAny: whatever goes in comes out
 const echo = offload((value: any) => value);
 const pidOf = offload(() => process.pid);
 
