@@ -40,8 +40,8 @@ function byTsc(target: string, module: string): string {
   const file = path.join(folder, 'source.ts');
   writeFileSync(file, SOURCE);
   const tsc = path.join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
-  const flags = `--ignoreConfig --noCheck --esModuleInterop --target ${target} --module ${module} --outDir ${folder}`;
-  execFileSync(process.execPath, [tsc, file, '--moduleResolution', 'bundler', ...flags.split(' ')]);
+  const flags = `--ignoreConfig --noCheck --esModuleInterop --target ${target} --module ${module}`.split(' ');
+  execFileSync(process.execPath, [tsc, file, '--moduleResolution', 'bundler', ...flags, '--outDir', folder]);
   return readFileSync(path.join(folder, 'source.js'), 'utf8');
 }
 
