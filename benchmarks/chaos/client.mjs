@@ -25,6 +25,7 @@ export async function perform(spec, { port, agent }) {
   const gone = () => seen.leftAt !== undefined && spec.leave.by !== 'halfClose';
   const hear = (event, value) => {
     if (gone()) return;
+    if (event === 'reuse') seen.statusBefore = value;
     if (event === 'continue') seen.continued++;
     if (event === 'end') seen.ended ??= value;
     if (event === 'begin' && spec.leave?.stage === 'response') leave();

@@ -18,8 +18,9 @@ export function judge(spec, seen, report, faults, lag) {
 
   if (seen.hung) breach('hung', `no answer within ${spec.deadline} + ${ALLOWANCE_MS} ms`);
   else if (label.startsWith('malformed')) breach('wrong', label);
+  else if (label === CLOSED && report.requests > 0) breach('lost', 'the app got it, and its connection was closed');
   else if (label === 'none' && !left) breach('lost', `the connection ended without an answer: ${seen.ended}`);
-  else if (label !== 'none' && !isAllowed(label, spec, seen, report, faults)) {
+  else if (label !== 'none' && label !== CLOSED && !isAllowed(label, spec, seen, report, faults)) {
     breach('wrong', `answered ${label}, expected ${expected(spec).join(' or ')}`);
   }
   if (
@@ -37,9 +38,20 @@ export function judge(spec, seen, report, faults, lag) {
   return breaches;
 }
 
+/**
+ * A request that is read in one with the end of a refused body is dropped with its connection: the server cannot know
+ * whether it was written before the refusal, and then in what belief.
+ */
+const CLOSED = 'closed after a refused body';
+
+function isRefusal(status) {
+  return status === 413 || status === 408;
+}
+
 /** An answer by its outcome; 'ok' only when the result is this call's own. */
-export function labelOf(spec, { answer, ended }) {
+export function labelOf(spec, { answer, ended, statusBefore }) {
   if (answer === undefined) {
+    if (isRefusal(statusBefore) && ended !== undefined) return CLOSED;
     if (ended?.startsWith('malformed') || ended?.startsWith('HPE')) return ended;
     return spec.task === 'cut' && ended !== undefined ? 'cut off' : 'none';
   }
@@ -83,8 +95,7 @@ function judgeConnection(spec, seen, breach) {
   if (extra > 0) breach('duplicated', `${extra} answers too many`);
   if (rest !== '' && answer !== undefined) breach('duplicated', `bytes after the answer: ${JSON.stringify(rest)}`);
   if (seen.expectsPong && pong === undefined) {
-    // Who sends the rest of a refused body and a request in one may be cut off.
-    const abandoned = answer?.status === 413 || answer?.status === 408;
+    const abandoned = isRefusal(answer?.status);
     const announced = answer === undefined || answer.headers.connection === 'close' || spec.task === 'cut';
     if (!abandoned && !announced) breach('lost', `the next request on its connection was not answered: ${ended}`);
   }

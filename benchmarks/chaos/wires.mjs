@@ -61,6 +61,9 @@ export function openRaw(port, { method, path, headers }, hear) {
   };
 }
 
+/** What the call before was answered on the same connection. */
+const lastOn = new WeakMap();
+
 export function openReused(agent, port, { method, path, headers }, hear) {
   const request = http.request({ agent, port, host: '127.0.0.1', method, path, headers });
   let over = false;
@@ -69,6 +72,11 @@ export function openReused(agent, port, { method, path, headers }, hear) {
     over = true;
     hear('end', reason);
   };
+  let socket;
+  request.on('socket', (given) => {
+    socket = given;
+    if (request.reusedSocket) hear('reuse', lastOn.get(socket));
+  });
   request.on('continue', () => hear('continue'));
   request.on('response', (response) => {
     hear('begin');
@@ -78,6 +86,7 @@ export function openReused(agent, port, { method, path, headers }, hear) {
     response.on('end', () => {
       const { statusCode: status, headers: received } = response;
       hear('answer', { status, headers: received, body: Buffer.concat(parts).toString() });
+      lastOn.set(socket, status);
     });
   });
   request.on('error', (error) => end(error.code));
