@@ -36,7 +36,16 @@ app.use((_req, _res, next) => {
   next();
 });
 
-const argsOf = ({ id, nonce, ms, variant }) => ({ id, nonce, ms, variant, trace, end: NATURAL_END_MS });
+/** A thread's text. It tells that its process lives while native code blocks the main thread, which nothing interrupts. */
+const beating = `
+const { id, trace, end, blocked } = require('node:worker_threads').workerData;
+const until = Date.now() + end;
+const timer = setInterval(() => {
+  if (blocked[0] === 1) require('node:fs').appendFileSync(trace, id + ' ' + Date.now() + '\\n');
+  if (Date.now() > until) clearInterval(timer);
+}, 50);
+`;
+const argsOf = ({ id, nonce, ms, variant }) => ({ id, nonce, ms, variant, trace, end: NATURAL_END_MS, beating });
 
 for (const [way, run] of Object.entries(ways)) {
   for (const name of Object.keys(named)) {

@@ -51,9 +51,10 @@ function isRefusal(status) {
 /** An answer by its outcome; 'ok' only when the result is this call's own. */
 export function labelOf(spec, { answer, ended, statusBefore }) {
   if (answer === undefined) {
-    if (isRefusal(statusBefore) && ended !== undefined) return CLOSED;
-    if (ended?.startsWith('malformed') || ended?.startsWith('HPE')) return ended;
-    return spec.task === 'cut' && ended !== undefined ? 'cut off' : 'none';
+    if (ended === undefined) return 'none';
+    if (ended.startsWith('malformed') || ended.startsWith('HPE')) return `malformed: ${ended}`;
+    if (spec.task === 'cut') return 'cut off';
+    return isRefusal(statusBefore) ? CLOSED : 'none';
   }
   if (answer.status === 204 && answer.body === '') return '204';
   let body;

@@ -119,9 +119,11 @@ function readTraces() {
     const lines = (half + buffer.toString('latin1', 0, size)).split('\n');
     half = lines.pop();
     for (const line of lines) {
-      const [index, at] = line.split(' ').map(Number);
+      const [id, at] = line.split(' ');
+      const index = Number(id);
+      if (at === 'began') countStart(index, line);
       const call = stopped.get(index);
-      if (call === undefined || call.told || !outlived(call.at, at, lag)) continue;
+      if (call === undefined || call.told || !outlived(call.at, Number(at), lag)) continue;
       call.told = true;
       breach('hung', `its task still ran ${at - call.at} ms after the call's end`, {
         ...call.spec,
@@ -135,6 +137,19 @@ function readTraces() {
     stopped.delete(index);
   }
 }
+
+/** Calls whose task kills its worker: nobody may try that again. */
+const begun = new Map();
+
+function countStart(index, line) {
+  const before = begun.get(index);
+  if (before !== undefined) {
+    breach('duplicated', 'a task that kills its worker was run again', { before, again: line, replay: replay(index) });
+  }
+  begun.set(index, line);
+  if (begun.size > 1000) begun.delete(begun.keys().next().value);
+}
+
 const tracing = setInterval(readTraces, 250);
 
 const replay = (index) =>

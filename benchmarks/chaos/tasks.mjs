@@ -2,7 +2,8 @@ import { createRequire } from 'node:module';
 
 /**
  * What the workers run. Each function stands on its own, so that it can be offloaded from its text as well as from
- * this file. Whatever should be stopped leaves a trace of still being there: `<id> <time>` in the file `trace`.
+ * this file. Whatever should be stopped leaves a trace of still being there: `<id> <time>` in the file `trace`. What
+ * dies leaves `<id> began`.
  */
 
 // Functions that are offloaded from their text have a `require` of their own.
@@ -173,9 +174,12 @@ export function listens({ id, trace, end }) {
   });
 }
 
-export function pbkdf2({ id, trace }) {
+export function pbkdf2({ id, trace, end, beating }) {
+  const { Worker } = require('node:worker_threads');
+  const blocked = new Int32Array(new SharedArrayBuffer(4));
+  new Worker(beating, { eval: true, workerData: { id, trace, end, blocked } });
+  blocked[0] = 1;
   require('node:crypto').pbkdf2Sync('password', 'salt', 2_500_000, 64, 'sha512');
-  require('node:fs').appendFileSync(trace, `${id} ${Date.now()}\n`);
 }
 
 export function atomicsWait({ id, trace, end }) {
@@ -183,35 +187,42 @@ export function atomicsWait({ id, trace, end }) {
   require('node:fs').appendFileSync(trace, `${id} ${Date.now()}\n`);
 }
 
-export function exit({ variant }) {
+export function exit({ id, trace, variant }) {
+  require('node:fs').appendFileSync(trace, `${id} began ${process.pid} ${Date.now()}\n`);
   process.exit(variant);
 }
 
-export function abort() {
+export function abort({ id, trace }) {
+  require('node:fs').appendFileSync(trace, `${id} began ${process.pid} ${Date.now()}\n`);
   process.abort();
 }
 
-export function kill() {
+export function kill({ id, trace }) {
+  require('node:fs').appendFileSync(trace, `${id} began ${process.pid} ${Date.now()}\n`);
   process.kill(process.pid, 'SIGKILL');
   for (;;);
 }
 
-export function segfault() {
+export function segfault({ id, trace }) {
+  require('node:fs').appendFileSync(trace, `${id} began ${process.pid} ${Date.now()}\n`);
   process.kill(process.pid, 'SIGSEGV');
   for (;;);
 }
 
-export function memory() {
+export function memory({ id, trace }) {
+  require('node:fs').appendFileSync(trace, `${id} began ${process.pid} ${Date.now()}\n`);
   const hoard = [];
   for (;;) hoard.push(new Array(10_000).fill(hoard.length));
 }
 
-export async function disconnect() {
+export async function disconnect({ id, trace }) {
+  require('node:fs').appendFileSync(trace, `${id} began ${process.pid} ${Date.now()}\n`);
   process.disconnect();
   await new Promise(() => {});
 }
 
-export async function throwsLater() {
+export async function throwsLater({ id, trace }) {
+  require('node:fs').appendFileSync(trace, `${id} began ${process.pid} ${Date.now()}\n`);
   setTimeout(() => {
     throw new Error('nobody catches this');
   }, 5);
