@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { ignorePipelined } from './pipelined';
@@ -78,17 +79,29 @@ export function abandonBody(req: IncomingMessage, res: ServerResponse, remainder
   req.destroy();
   socket.resume();
 
+  if (answer === undefined) {
+    if ((remainder ?? 0) > KEPT) res.shouldKeepAlive = false;
+    return;
+  }
+  let decided = false;
   const decide = (nothingCame: boolean) => {
+    if (decided) return;
     if (following.seen || (remainder ?? taken()) > KEPT) res.shouldKeepAlive = false;
-    if (!res.shouldKeepAlive || nothingCame) answer?.();
-    else {
-      const before = socket.bytesRead;
-      setImmediate(() => decide(socket.bytesRead === before));
+    decided = nothingCame || !res.shouldKeepAlive;
+    if (decided) {
+      socket.off('end', onEnd);
+      answer();
+      return;
     }
+    const before = socket.bytesRead;
+    setImmediate(() => decide(socket.bytesRead === before));
   };
+  // Node is about to end its side too.
+  const onEnd = AsyncResource.bind(() => decide(true));
+  socket.prependListener('end', onEnd);
   // One turn of the event loop reads what there is; the one that we are in may be in the middle of it.
   if ((remainder ?? 0) > KEPT) decide(false);
-  else if (answer !== undefined) setImmediate(decide, false);
+  else setImmediate(decide, false);
 }
 
 /** What still comes in is not even parsed. */
