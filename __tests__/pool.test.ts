@@ -1,3 +1,4 @@
+import type { ChildProcess } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { closePools, createPool, offload, type PoolOptions } from 'express-unblock';
 import { forkedDuring, isAlive, until } from './support/workers';
@@ -306,6 +307,19 @@ describe('a worker that cannot start', () => {
     expect(forked.length).toBeLessThanOrEqual(4);
     expect(tasks.pool.stats()).toMatchObject({ workers: 0, queued: 0, died: 70 });
     await expect(tasks.pool.ready()).rejects.toMatchObject({ code: 'ERR_UNBLOCK_WORKER_DIED' });
+  });
+
+  it('because it is killed before it is ready is replaced, and the waiting call just works', async () => {
+    await using tasks = poolOf({ workers: 1 });
+    const forked = await forkedDuring(async (forked) => {
+      const call = tasks.echo('still here');
+      for (let n = 0; n < 3; n++) {
+        await until(() => forked.length > n);
+        (forked[n] as ChildProcess).kill('SIGKILL');
+      }
+      expect(await call).toBe('still here');
+    });
+    expect(forked).toHaveLength(4);
   });
 
   it('because its loader hangs ends calls at their time, and the pool can be closed', async () => {

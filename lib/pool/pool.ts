@@ -60,6 +60,8 @@ const DEFAULT_MAX_QUEUE = 1000;
 const DEFAULT_GRACE = 5000;
 /** After a worker that could not start, before another is tried. */
 const RETRY_MS = 1000;
+/** As many workers in a row may be killed before they are ready. */
+const MOST_KILLED = 5;
 /** Workers beyond `minWorkers` that had nothing to do for this long are given back. */
 const IDLE_MS = 60_000;
 
@@ -93,6 +95,8 @@ export class Pool {
   readonly #run = createHistogram();
   readonly #watchers = new Set<() => void>();
   #failedStart: Death | undefined;
+  /** How many in a row were killed before they were ready. */
+  #killedStarts = 0;
   #closing: Promise<void> | undefined;
   #tidying: NodeJS.Timeout | undefined;
 
@@ -231,6 +235,7 @@ export class Pool {
       const worker = new WorkerProcess(this.#options, {
         onIdle: (idle) => {
           this.#idle.push(idle);
+          this.#killedStarts = 0;
           this.#dispatch();
           this.#changed();
         },
@@ -254,7 +259,8 @@ export class Pool {
     this.#all.delete(worker);
     const place = this.#idle.indexOf(worker);
     if (place >= 0) this.#idle.splice(place, 1);
-    if (worker.neverReady) this.#onFailedStart(death);
+    // Killed, it may have been another's doing; one that exits by itself does so again.
+    if (worker.neverReady && (death.signal === null || ++this.#killedStarts > MOST_KILLED)) this.#onFailedStart(death);
     this.#dispatch();
     this.#keepWarm();
     const succeeds = worker.reclaimed && this.#canStart && this.#closing === undefined;
