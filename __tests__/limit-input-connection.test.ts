@@ -153,6 +153,23 @@ describe.each(expressVersions)('the connection of a refused request (%s)', (_nam
     expect(client.rest()).toBe('');
   });
 
+  it.each([
+    ['with a Content-Length', { 'Content-Length': 200 }, 'x'.repeat(200)],
+    ['chunked', CHUNKED, Buffer.concat([chunk('x'.repeat(200)), chunk('')])],
+  ])('answers a client that ends its side right behind the body (%s)', async (_how, headers, body) => {
+    const { client } = await start();
+    client.socket.write(Buffer.concat([Buffer.from(head('POST', '/upload', headers)), Buffer.from(body)]));
+    client.socket.end();
+    expect((await client.answer()).status).toBe(413);
+    expect(await client.closed).toBe('end');
+  });
+
+  it('says in its answer that it closes when it was told of more', async () => {
+    const { client } = await start();
+    await client.send(head('POST', '/upload', { 'Content-Length': 150 }), 'x'.repeat(150), head('GET', '/secret'));
+    expect(await client.answer()).toMatchObject({ status: 413, headers: { connection: 'close' } });
+  });
+
   it('closes after a bounded time on a client that stops sending', async () => {
     const { client } = await start();
     await client.send(head('POST', '/upload', { 'Content-Length': 1000 }), 'x');
