@@ -75,7 +75,14 @@ describe('a process with a pool', () => {
   it.each(['-e', '-p', '--eval', '--eval='])('may be a text given with %s', async (flag) => {
     const script = "require('express-unblock').offload(() => 6 * 7)().then(console.log)";
     const { code, stdout } = await runNode(...(flag.endsWith('=') ? [flag + script] : [flag, script]));
-    expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringMatching(/^(Promise.*\n)?42\n$/) });
+    expect(code).toBe(0);
+    // With -p, Node prints its promise too: before the result, or since Node 26 after it.
+    expect(
+      stdout
+        .trim()
+        .split('\n')
+        .filter((line) => !line.startsWith('Promise')),
+    ).toEqual(['42']);
   });
 
   it('gives workers a memory cap of their own, whatever its own is', async () => {
