@@ -1,6 +1,8 @@
 /** @type {import('jest').Config} */
 module.exports = {
   testEnvironment: 'node',
+  // The tests start processes of their own, and Jest takes one of those that runs out of memory for its own.
+  maxWorkers: 1,
   testMatch: ['**/__tests__/**/*.test.ts'],
   transform: {
     '\\.ts$': [

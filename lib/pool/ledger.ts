@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { closeSync, openSync, readSync, unlinkSync } from 'node:fs';
+import { closeSync, openSync, readSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
@@ -7,8 +7,6 @@ import path from 'node:path';
 export interface Ledger {
   /** Empty where there is nowhere to write. */
   readonly file: string;
-  /** The worker has it open: nobody else needs its name. */
-  unlink(): void;
   /** Whether the call has begun, as far as anybody can tell; for all that is known it has, if nothing is. */
   begun(call: number): boolean;
   close(): void;
@@ -20,24 +18,18 @@ export function createLedger(): Ledger {
   try {
     fd = openSync(file, 'wx+', 0o600);
   } catch {
-    return { file: '', unlink() {}, begun: () => true, close() {} };
+    return { file: '', begun: () => true, close() {} };
   }
-  let linked = true;
-  const ledger: Ledger = {
+  return {
     file,
-    unlink() {
-      if (linked) unlinkSync(file);
-      linked = false;
-    },
     begun(call) {
       const note = new Float64Array(1);
       readSync(fd, note, 0, 8, 0);
       return note[0] === call;
     },
     close() {
-      ledger.unlink();
+      rmSync(file, { force: true }); // Where the worker did not get as far as that.
       closeSync(fd);
     },
   };
-  return ledger;
 }

@@ -155,7 +155,6 @@ export class WorkerProcess {
   #becomeIdle(): void {
     if (this.state === 'gone') return;
     this.#call = undefined;
-    if (this.neverReady) this.#ledger.unlink();
     this.state = 'idle';
     this.neverReady = false;
     this.idleSince = performance.now();

@@ -1,4 +1,4 @@
-import { openSync, writeSync } from 'node:fs';
+import { openSync, unlinkSync, writeSync } from 'node:fs';
 
 /**
  * Each call is noted in a file before it begins. The note outlives this process however it ends, and tells the parent
@@ -7,6 +7,7 @@ import { openSync, writeSync } from 'node:fs';
 export function openLedger(file: string): (call: number) => void {
   if (file === '') return () => {};
   const fd = openSync(file, 'r+');
+  unlinkSync(file); // Both sides have it open: nobody else needs its name.
   const note = new Float64Array(1);
   return (call) => {
     note[0] = call;
