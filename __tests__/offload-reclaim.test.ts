@@ -248,3 +248,18 @@ describe('a task that listens for its abort', () => {
     expect(await titleOf()).toBe(reason.message);
   });
 });
+
+it('an interrupt in the middle of a require() leaves no half-loaded module to the next task', async () => {
+  const load = () => {
+    for (const name of ['node:crypto', 'node:http', 'node:zlib', 'node:https']) require(name);
+    for (;;);
+  };
+  const use = () => typeof require('node:crypto').pbkdf2Sync + typeof require('node:https').request;
+  for (let ms = 1; ms <= 12; ms++) {
+    await using fresh = createPool({ workers: 1 });
+    await fresh.ready();
+    await offload(() => 1, { pool: fresh })();
+    await offload(load, { pool: fresh, timeout: ms })().catch(() => {});
+    expect(await offload(use, { pool: fresh })()).toBe('functionfunction');
+  }
+}, 20_000);

@@ -54,6 +54,8 @@ export interface WorkerMethods {
 export interface Outcome {
   /** More interrupts than the parent had sent before the call: it was given up, and not begun. */
   readonly notBegun?: true;
+  /** It was interrupted where that leaves the process unfit for others. */
+  readonly spoiled?: boolean;
   readonly ok: boolean;
   readonly body: Parcel;
   readonly interrupts: number;

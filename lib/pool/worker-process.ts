@@ -115,7 +115,7 @@ export class WorkerProcess {
     } else if (call.ending === undefined) call.onProgress?.(event.progress);
   }
 
-  #onOutcome(call: Call, { ok, body, interrupts, notBegun }: Outcome): void {
+  #onOutcome(call: Call, { ok, body, interrupts, notBegun, spoiled }: Outcome): void {
     if (this.state === 'gone') return;
     if (call.ending === undefined) {
       this.#interrupts = interrupts; // Some may have come from elsewhere.
@@ -133,7 +133,7 @@ export class WorkerProcess {
       return;
     }
     this.#stopTimers();
-    if (call.task.reclaim === 'kill') this.kill();
+    if (call.task.reclaim === 'kill' || spoiled) this.kill();
     else if (interrupts === this.#interrupts) this.#becomeIdle();
     else this.#awaitInterrupts();
   }

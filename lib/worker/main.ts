@@ -13,7 +13,7 @@ import {
 import { becomeWorker, CurrentTask, type TaskContext } from './current-task';
 import { awaitInterrupts, interruptible, interruptsLanded, startKeeper } from './interruptible';
 import { openLedger } from './ledger';
-import { load, type TaskFunction } from './tasks';
+import { isSpoiled, load, type TaskFunction } from './tasks';
 
 /** What runs first in a worker process. Its last arguments are its parent's process id and its ledger. */
 const [parent, ledger] = process.argv.slice(-2) as [string, string];
@@ -92,7 +92,7 @@ function succeeded(name: string, value: unknown): Outcome {
 }
 
 function failed(thrown: unknown): Outcome {
-  return { ok: false, body: packThrown(thrown), interrupts: interruptsLanded() };
+  return { ok: false, body: packThrown(thrown), interrupts: interruptsLanded(), spoiled: isSpoiled() };
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {

@@ -22,7 +22,7 @@ function compile({ source, form, file, name }: TaskDefinition & { kind: 'functio
   const make = script.runInThisContext() as (...provided: unknown[]) => unknown;
 
   const provided: Record<(typeof PROVIDED)[number], unknown> = {
-    require: createRequire(file),
+    require: watched(createRequire(file)),
     __filename: file,
     __dirname: path.dirname(file),
     __name: (named: unknown) => named,
@@ -43,6 +43,28 @@ function compile({ source, form, file, name }: TaskDefinition & { kind: 'functio
 function onlyMemberOf(object: object): unknown {
   const [key] = Reflect.ownKeys(object);
   return Reflect.get(object, key as PropertyKey);
+}
+
+let loading = 0;
+
+/**
+ * Whether a task was interrupted in the middle of a `require()`: the module stays half-loaded for all who come after.
+ * An interrupted function does not reach its `finally`.
+ */
+export function isSpoiled(): boolean {
+  return loading > 0;
+}
+
+function watched(require: NodeJS.Require): NodeJS.Require {
+  const load = (id: string) => {
+    loading++;
+    try {
+      return require(id);
+    } finally {
+      loading--;
+    }
+  };
+  return Object.assign(load, require);
 }
 
 interface Required {
