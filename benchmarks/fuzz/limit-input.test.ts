@@ -3,14 +3,14 @@
  * limitInput predicts: bodies of every length and cut, chunked or not, pipelined or one after the other, with and
  * without `Expect`, left half-sent by clients that end their side.
  *
- *     LIMIT_INPUT_FUZZ_REQUESTS=300000 npx jest limit-input-fuzz      about how many requests; 2000 by default
- *     LIMIT_INPUT_FUZZ_SEED=7          npx jest limit-input-fuzz      the same seed makes the same connections; 1 by default
+ *     LIMIT_INPUT_FUZZ_REQUESTS=300000 npm run fuzz      about how many requests; 2000 by default
+ *     LIMIT_INPUT_FUZZ_SEED=7          npm run fuzz      the same seed makes the same connections; 1 by default
  *
  * A failure prints the connection's own seed, its plan and what was predicted; give that seed to see it alone.
  */
 import express from 'express';
 import { limitInput, problemDetails } from 'express-unblock';
-import { chunk, closeAll, connectRaw, head, type RawClient, serve } from './support/raw-http';
+import { chunk, closeAll, connectRaw, head, type RawClient, serve } from '../../__tests__/support/raw-http';
 
 const REQUESTS = Number(process.env.LIMIT_INPUT_FUZZ_REQUESTS ?? 2000);
 const SEED = Number(process.env.LIMIT_INPUT_FUZZ_SEED ?? 1);
