@@ -93,7 +93,8 @@ describe('a process with a pool', () => {
       Promise.all([offload(${limit}, { pool })(), offload(${limit})()]).then((all) => console.log(...all.map(Math.round)));`;
     const { stdout } = await runNode('--max-old-space-size=700', '-e', script);
     const [capped, inherited] = stdout.trim().split(' ').map(Number);
-    expect(capped).toBeLessThan(200);
+    // The limit counts the young generation too: up to 192 MB more since Node 24.
+    expect(capped).toBeLessThan(400);
     expect(inherited).toBeGreaterThan(650);
   });
 });
