@@ -248,6 +248,9 @@ function fork({ env, execArgv }: WorkerProcessOptions, ledger: Ledger) {
   try {
     const ready = pool.exec('ready');
     return { pool, child: child as unknown as ChildProcess, ready };
+  } catch (error) {
+    ledger.close();
+    throw error;
   } finally {
     unsubscribe('child_process', onFork);
     process.execArgv = own;
