@@ -90,6 +90,17 @@ describe.each(expressVersions)('the connection of a refused request (%s)', (_nam
     expect(ran.filter((path) => path === '/secret')).toEqual([]);
   });
 
+  it('never runs a request behind an oversize body that was sent behind another request', async () => {
+    const { client, ran } = await start();
+    const body = Buffer.concat([chunk('x'.repeat(101)), chunk('')]);
+    await client.send(head('GET', '/first'), head('POST', '/upload', CHUNKED), body, head('GET', '/secret'));
+    expect(await client.answer()).toMatchObject({ status: 200, body: '/first' });
+    expect((await client.answer()).status).toBe(413);
+    expect(await client.closed).toBe('end');
+    expect(client.rest()).toBe('');
+    expect(ran).toEqual(['/first']);
+  });
+
   it('never runs a request behind the rest of a body for which the connection is closed', async () => {
     const { client, ran } = await start();
     await client.send(head('POST', '/upload', { 'Content-Length': 300 * KIB }));

@@ -107,6 +107,9 @@ function reserve(
     return !allowed() && (!res.headersSent || (caller?.deadline === owner.deadline && caller.late !== undefined));
   };
   for (const name of ['finished', 'destroyed']) guard(res, name, { read: (value) => value || isOver() });
+  // Behind an earlier request on its connection, a response is given its socket later, and by Node.
+  const { assignSocket } = res;
+  res.assignSocket = (socket) => contexts.run(owner, () => assignSocket.call(res, socket));
 
   // A late error ends in Express's final handler, which destroys the connection when the head has been sent.
   const destroy = () => report('destroy');

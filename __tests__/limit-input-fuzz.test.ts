@@ -10,7 +10,7 @@
  */
 import express from 'express';
 import { limitInput, problemDetails } from 'express-unblock';
-import { chunk, closeAll, connectRaw, head, type RawClient, serve } from '../../__tests__/support/raw-http';
+import { chunk, closeAll, connectRaw, head, type RawClient, serve } from './support/raw-http';
 
 const REQUESTS = Number(process.env.LIMIT_INPUT_FUZZ_REQUESTS ?? 2000);
 const SEED = Number(process.env.LIMIT_INPUT_FUZZ_SEED ?? 1);
