@@ -1,9 +1,6 @@
 import { closePools, createPool, offload } from 'express-unblock';
 import { forkedDuring, isAlive, until } from './support/workers';
 
-// An interrupt has 100 ms, which a machine busy with much else may not grant.
-jest.retryTimes(2);
-
 const pool = createPool({ workers: 1 });
 const pidOf = offload(() => process.pid, { pool });
 
