@@ -20,6 +20,15 @@ const pidOf = offload(() => process.pid, { pool });
 beforeAll(() => pool.ready());
 afterAll(() => closePools({ grace: 0 }));
 
+interface Reporting {
+  progress(value: unknown): void;
+}
+
+function blockFor(ms: number): void {
+  const end = performance.now() + ms;
+  while (performance.now() < end);
+}
+
 describe.each([
   ['Express 4', express4],
   ['Express 5', express],
@@ -135,7 +144,6 @@ describe.each([
   });
 
   it("stops the task at the request's deadline, and its worker is free again", async () => {
-    const before = await pidOf();
     const app = framework()
       .set('env', 'test')
       .use(timeout(60))
@@ -145,8 +153,50 @@ describe.each([
       );
     const response = await request(app).get('/');
     expect(response.status).toBe(504);
-    expect(await pidOf()).toBe(before);
-    expect(pool.stats().busy).toBe(0);
+    await until(() => pool.stats().busy === 0);
+  });
+
+  it('starts no task for a request whose deadline passed while the event loop was blocked', async () => {
+    const log: string[] = [];
+    const first = offload(
+      function (this: Reporting) {
+        this.progress('running');
+        const end = Date.now() + 400;
+        while (Date.now() < end);
+        return 'first';
+      },
+      { pool },
+    );
+    const second = offload(
+      function (this: Reporting) {
+        this.progress('running');
+        for (;;);
+      },
+      { pool },
+    );
+    const app = framework()
+      .use(timeout(200))
+      .get('/', (_req, res, next) => {
+        second
+          .with({ onProgress: () => log.push('second started') })()
+          .then(() => res.end(), next);
+      })
+      .use((error: { code: string }, _req: unknown, res: express.Response, _next: unknown) => {
+        log.push(error.code);
+        res.sendStatus(504);
+      });
+    const busy = new Promise((resolve) =>
+      first
+        .with({ onProgress: resolve })()
+        .then((result) => log.push(result)),
+    );
+    await busy;
+    const answer = request(app).get('/').then();
+    await until(() => pool.stats().queued === 1);
+    blockFor(600);
+    expect((await answer).status).toBe(504);
+    await until(() => pool.stats().busy === 0);
+    expect(log.sort()).toEqual(['ERR_UNBLOCK_TIMEOUT', 'first']);
   });
 
   it('stops a call made anywhere in the request when its client leaves', async () => {

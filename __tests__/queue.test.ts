@@ -107,7 +107,7 @@ describe("one call's life", () => {
               new Uint8Array(8),
               {
                 timeout: 1 + (which % 1000),
-                requestEndsAt: Number.POSITIVE_INFINITY,
+                request: undefined,
                 signals: [abort.signal, shared.signal],
                 onProgress: undefined,
               },
@@ -185,7 +185,7 @@ describe("one call's life", () => {
     const call = new Call(
       task,
       new Uint8Array(),
-      { timeout: 5, requestEndsAt: Number.POSITIVE_INFINITY, signals: [], onProgress: undefined },
+      { timeout: 5, request: undefined, signals: [], onProgress: undefined },
       () => {},
     );
     await expect(call.result).rejects.toMatchObject({ code: 'ERR_UNBLOCK_TIMEOUT', timeout: 5 });

@@ -7,7 +7,7 @@ import { asError, tooLarge } from './errors';
 import { checkOptions, invalid, parseFunction, parseInteger, parseSize, type Size } from './options';
 import { abandonBody } from './request/body';
 import { contexts, deadlineOf } from './request/deadline';
-import { handOver } from './request/hand-over';
+import { cutOff, handOver } from './request/hand-over';
 import { type JsonLimits, JsonShape } from './request/json-shape';
 
 export type { JsonLimits };
@@ -146,12 +146,8 @@ function peek(req: IncomingMessage, res: ServerResponse): Buffer | undefined {
 
 /** The handlers are at work already. Where they have begun to answer, only cutting it off says that it went wrong. */
 function refuse(req: IncomingMessage, res: ServerResponse, error: HttpError, next: Next): void {
-  if (res.headersSent && !res.writableEnded) {
-    deadlineOf(req, res).abort(error);
-    res.destroy();
-    return;
-  }
-  if (res.headersSent) abandonBody(req, res);
+  if (res.headersSent && !res.writableEnded) cutOff(req, res, error);
+  else if (res.headersSent) abandonBody(req, res);
   else handOver(req, res, error, () => abandonBody(req, res, undefined, () => next(error)));
 }
 

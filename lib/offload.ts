@@ -228,7 +228,7 @@ function inWorker(definition: TaskDefinition, settings: Settings): Start {
     const packed = packArguments(name, args);
     const limits = {
       timeout: timeout === undefined ? settings.timeout : parseTime('with', 'timeout', timeout),
-      requestEndsAt: deadline?.at ?? Number.POSITIVE_INFINITY,
+      request: deadline,
       signals,
       onProgress: onProgress === undefined ? undefined : AsyncResource.bind(harmless(onProgress)),
     };

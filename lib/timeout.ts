@@ -78,9 +78,11 @@ function expire(
   next: (error: unknown) => void,
 ): void {
   const answering = res.headersSent;
-  if (answering && (until === 'head' || res.writableFinished)) return;
-
   const deadline = deadlineOf(req, res);
+  if (answering && (until === 'head' || res.writableFinished)) {
+    deadline.clear();
+    return;
+  }
   deadline.expired = true;
   const stalled = waitsForClient(req);
   const error = (stalled ? uploadTimedOut : timedOut)(deadline.limit);

@@ -16,8 +16,8 @@ export type Ending = 'completed' | 'failed' | 'timedOut' | 'cancelled' | 'refuse
 export interface CallLimits {
   /** Milliseconds from now. */
   readonly timeout: number;
-  /** When the request it belongs to has its deadline, on the clock of `performance.now()`. */
-  readonly requestEndsAt: number;
+  /** The deadline of the request it belongs to, on the clock of `performance.now()`; it may be moved. */
+  readonly request: { readonly at: number } | undefined;
   readonly signals: readonly AbortSignal[];
   readonly onProgress: ((value: unknown) => void) | undefined;
 }
@@ -51,6 +51,7 @@ export class Call implements Waiting {
   #reject!: (error: unknown) => void;
   readonly #onSettled: (call: Call) => void;
   readonly #timer: NodeJS.Timeout;
+  readonly #limits: CallLimits;
   readonly #unlisten: (() => void)[];
 
   constructor(task: Task, args: Parcel, limits: CallLimits, onSettled: (call: Call) => void) {
@@ -58,13 +59,24 @@ export class Call implements Waiting {
     this.args = args;
     this.onProgress = limits.onProgress;
     this.#onSettled = onSettled;
-    this.deadlineAt = Math.min(this.madeAt + limits.timeout, limits.requestEndsAt);
+    this.#limits = limits;
+    this.deadlineAt = this.#endsAt;
     this.result = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
     });
     this.#timer = setTimeout(() => this.giveUp(callTimedOut(task.definition.name, limits.timeout)), limits.timeout);
     this.#unlisten = limits.signals.map((signal) => onAbort(signal, (reason) => this.giveUp(reason)));
+  }
+
+  /** Its time is over, though the timer that ends it may not have had its turn yet. */
+  get isDue(): boolean {
+    return this.#endsAt <= performance.now();
+  }
+
+  get #endsAt(): number {
+    const { timeout, request } = this.#limits;
+    return Math.min(this.madeAt + timeout, request?.at ?? Number.POSITIVE_INFINITY);
   }
 
   /** The caller is told at once, the work is stopped after. */

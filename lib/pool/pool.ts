@@ -210,10 +210,11 @@ export class Pool {
 
   /** workerpool is handed a call only when a worker is idle: its own queue stays empty. */
   #dispatch(): void {
-    while (this.#queue.size > 0) {
-      const worker = this.#idle.pop();
-      if (worker === undefined) break;
-      worker.run(this.#queue.take() as Call);
+    while (this.#queue.size > 0 && this.#idle.length > 0) {
+      const call = this.#queue.take() as Call;
+      // It is about to be given up, unless the handler moves its deadline.
+      if (call.isDue) setImmediate(() => call.ending ?? this.#enqueue(call));
+      else this.#idle.pop()?.run(call);
     }
     if (this.#queue.size === 0) return;
     const starting = [...this.#all].filter(({ state }) => state === 'starting').length;
