@@ -11,7 +11,7 @@ import {
   wrap,
 } from '../wire';
 import { becomeWorker, CurrentTask, type TaskContext } from './current-task';
-import { awaitInterrupts, interruptible, interruptsLanded, startKeeper } from './interruptible';
+import { awaitInterrupts, interruptible, interruptsLanded, startKeeper, wasInterrupted } from './interruptible';
 import { openLedger } from './ledger';
 import { isSpoiled, load, type TaskFunction } from './tasks';
 
@@ -91,8 +91,12 @@ function succeeded(name: string, value: unknown): Outcome {
   }
 }
 
+/** Packed once: it would be most of the time that taking a worker back takes. */
+const interrupted = packThrown(new Error('The task was interrupted by a SIGINT'));
+
 function failed(thrown: unknown): Outcome {
-  return { ok: false, body: packThrown(thrown), interrupts: interruptsLanded(), spoiled: isSpoiled() };
+  const body = wasInterrupted(thrown) ? interrupted : packThrown(thrown);
+  return { ok: false, body, interrupts: interruptsLanded(), spoiled: isSpoiled() };
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {
