@@ -59,9 +59,9 @@ const TASKS = {
   recurse: 1,
   ownTimeout: 2,
   ownSignal: 2,
-  endless: 8,
-  deadly: 3,
-  bomb: 0.5,
+  endless: 3,
+  deadly: 1,
+  bomb: 0.2,
   local: 9,
 };
 
@@ -135,7 +135,7 @@ export function planOf(seed, index) {
         }
       : undefined,
     afterwards: oneOf(['close', 'ping', 'pipeline']),
-    fault: chance(0.05) ? planFault({ chance, between, weighed, random }) : undefined,
+    fault: chance(0.02) ? planFault({ chance, between, weighed, random }) : undefined,
   };
 }
 
