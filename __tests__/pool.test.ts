@@ -1,5 +1,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { availableParallelism } from 'node:os';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { closePools, createPool, offload, type PoolOptions } from 'express-unblock';
 import { forkedDuring, isAlive, until } from './support/workers';
 
@@ -23,6 +25,15 @@ function poolOf(options: PoolOptions = {}) {
     }),
     [Symbol.asyncDispose]: () => pool.close({ grace: 0 }),
   };
+}
+
+setFlagsFromString('--expose-gc');
+const collect = runInNewContext('gc') as () => void;
+
+function memoryHeld(): number {
+  collect();
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
 }
 
 /** Resolves once the call's task runs. */
@@ -132,6 +143,12 @@ describe('the queue of a pool', () => {
     expect(await Promise.all(two)).toEqual(['slept', 'slept']);
   });
 
+  it('has room with maxQueue: 0 for a call made as soon as another was given up', async () => {
+    await using tasks = poolOf({ maxQueue: 0 });
+    await expect(tasks.spin.with({ timeout: 30 })()).rejects.toMatchObject({ code: 'ERR_UNBLOCK_TIMEOUT' });
+    expect(await tasks.echo('next')).toBe('next');
+  });
+
   it('never starts a call whose time ran out while it waited', async () => {
     await using tasks = poolOf();
     const marked = offload(
@@ -178,12 +195,12 @@ describe('the queue of a pool', () => {
       Array.from({ length: 30_000 }, () => tasks.echo.with({ signal: all.signal })(Buffer.alloc(1024))),
     );
     await until(() => tasks.pool.stats().queued === 30_000);
-    const held = process.memoryUsage().arrayBuffers + process.memoryUsage().heapUsed;
+    const held = memoryHeld();
     all.abort();
     const outcomes = await ended;
     expect(outcomes.every(({ status }) => status === 'rejected')).toBe(true);
     expect(tasks.pool.stats()).toMatchObject({ queued: 0, cancelled: 30_000 });
-    expect(held).toBeGreaterThan(0);
+    expect(held - memoryHeld()).toBeGreaterThan(30_000 * 1024);
     abort.abort();
     expect(await tasks.echo('next')).toBe('next');
     await new Promise(setImmediate);

@@ -1,6 +1,7 @@
 export { type JsonLimits, type LimitInputOptions, limitInput } from './limit-input';
 export {
   type CallOptions,
+  type Offload,
   type Offloaded,
   type OffloadedModule,
   type OffloadOptions,

@@ -36,7 +36,10 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
   /** As the option of `offload`, for one call. */
   readonly timeout?: Time | undefined;
-  /** Hears what the task reports with `progress(value)`, in the async context of the call. */
+  /**
+   * Hears what the task reports with `progress(value)`, in the async context of the call. What it throws or rejects
+   * with is dropped.
+   */
   readonly onProgress?: ((value: any) => void) | undefined;
 }
 
@@ -64,63 +67,76 @@ export type OffloadedModule<Module> = {
     : never]: Module[Name] extends (...args: infer Args) => infer Result ? Offloaded<Args, Awaited<Result>> : never;
 };
 
+export interface Offload {
+  /**
+   * Makes a function run in a worker process, so that the event loop stays free while it computes. It runs from its
+   * source text, and must stand on its own; what cannot work is refused here. Inside a request its calls inherit the
+   * deadline: they are stopped when it passes or when the client leaves.
+   *
+   * Arguments and results are cloned as `structuredClone` does, so that `Map`, `Date`, `BigInt`, `Buffer` and typed
+   * arrays arrive as themselves.
+   *
+   * @throws TypeError `ERR_UNBLOCK_NOT_SELF_CONTAINED`, `ERR_UNBLOCK_BAD_OPTION`
+   */
+  <Args extends unknown[], Result>(
+    fn: (this: TaskContext, ...args: Args) => Result,
+    options?: OffloadOptions,
+  ): Offloaded<Args, Awaited<Result>>;
+  /**
+   * Offloads every function that a module exports: the form for real code, which has imports, warm caches and tests of
+   * its own. The module is loaded in the workers only, once in each.
+   *
+   * @param url a file URL or an absolute path of an ES or CommonJS module
+   * @throws TypeError `ERR_UNBLOCK_BAD_OPTION`; calling what the module does not export rejects with
+   * `ERR_UNBLOCK_NO_SUCH_EXPORT`
+   */
+  module<Module extends object = Record<string, (...args: any[]) => unknown>>(
+    url: URL | string,
+    options?: OffloadOptions,
+  ): OffloadedModule<Module>;
+}
+
 const DEFAULT_TIMEOUT = 30_000;
 const OPTIONS = ['timeout', 'pool', 'reclaim'];
 
-/**
- * Makes a function run in a worker process, so that the event loop stays free while it computes. It runs from its
- * source text, and must stand on its own; what cannot work is refused here. Inside a request its calls inherit the
- * deadline: they are stopped when it passes or when the client leaves.
- *
- * Arguments and results are cloned as `structuredClone` does, so that `Map`, `Date`, `BigInt`, `Buffer` and typed
- * arrays arrive as themselves.
- *
- * @throws TypeError `ERR_UNBLOCK_NOT_SELF_CONTAINED`, `ERR_UNBLOCK_BAD_OPTION`
- */
-export function offload<Args extends unknown[], Result>(
-  fn: (this: TaskContext, ...args: Args) => Result,
-  options: OffloadOptions = {},
-): Offloaded<Args, Awaited<Result>> {
-  parseFunction('offload', 'the first argument', fn);
-  const settings = parseOptions('offload', options, 'interrupt');
-  const { name } = fn;
-  if (currentTask() !== undefined) return offloaded(name, inPlace(fn as InPlace)) as Offloaded<Args, Awaited<Result>>;
+export const offload = Object.assign(
+  function offload(fn: InPlace, options: OffloadOptions = {}) {
+    parseFunction('offload', 'the first argument', fn);
+    const settings = parseOptions('offload', options, 'interrupt');
+    const { name } = fn;
+    if (currentTask() !== undefined) return offloaded(name, inPlace(fn));
 
-  const definition = { kind: 'function' as const, name: name || 'anonymous', ...sourceOf(fn), file: callerOf(offload) };
-  return offloaded(name, inWorker(definition, settings)) as Offloaded<Args, Awaited<Result>>;
-}
+    const definition = {
+      kind: 'function' as const,
+      name: name || 'anonymous',
+      ...sourceOf(fn),
+      file: callerOf(offload),
+    };
+    return offloaded(name, inWorker(definition, settings));
+  },
+  {
+    module: function offloadModule(url: URL | string, options: OffloadOptions = {}) {
+      const href = parseModule(url);
+      const settings = parseOptions('offload.module', options, 'kill');
+      const functions = new Map<string, Offloaded<unknown[], unknown>>();
 
-/**
- * Offloads every function that a module exports: the form for real code, which has imports, warm caches and tests of
- * its own. The module is loaded in the workers only, once in each.
- *
- * @param url a file URL or an absolute path of an ES or CommonJS module
- * @throws TypeError `ERR_UNBLOCK_BAD_OPTION`; calling what the module does not export rejects with
- * `ERR_UNBLOCK_NO_SUCH_EXPORT`
- */
-offload.module = function offloadModule<Module extends object = Record<string, (...args: any[]) => unknown>>(
-  url: URL | string,
-  options: OffloadOptions = {},
-): OffloadedModule<Module> {
-  const href = parseModule(url);
-  const settings = parseOptions('offload.module', options, 'kill');
-  const functions = new Map<string, Offloaded<unknown[], unknown>>();
-
-  const make = (name: string) => {
-    const definition = { kind: 'module' as const, name, url: href };
-    const start = currentTask() === undefined ? inWorker(definition, settings) : inPlace(importer(href, name));
-    return offloaded(name, start);
-  };
-  return new Proxy({} as OffloadedModule<Module>, {
-    get(_, name) {
-      // A promise would be taken for one by `await`, and symbols are asked for by inspection.
-      if (typeof name === 'symbol' || name === 'then') return undefined;
-      const made = functions.get(name) ?? make(name);
-      functions.set(name, made);
-      return made;
+      const make = (name: string) => {
+        const definition = { kind: 'module' as const, name, url: href };
+        const start = currentTask() === undefined ? inWorker(definition, settings) : inPlace(importer(href, name));
+        return offloaded(name, start);
+      };
+      return new Proxy({} as Record<string, unknown>, {
+        get(_, name) {
+          // A promise would be taken for one by `await`, and symbols are asked for by inspection.
+          if (typeof name === 'symbol' || name === 'then') return undefined;
+          const made = functions.get(name) ?? make(name);
+          functions.set(name, made);
+          return made;
+        },
+      });
     },
-  });
-};
+  },
+) as Offload;
 
 interface Settings {
   readonly timeout: number;

@@ -190,9 +190,13 @@ export class Pool {
     for (const watcher of watchers) watcher();
   }
 
-  /** A worker that is free, or may yet be started, is room enough: such a call does not wait for another. */
+  /**
+   * A worker that is free, may yet be started or is being taken back is room enough: such a call does not wait for
+   * another.
+   */
   #hasRoom(): boolean {
-    const taken = [...this.#all].filter(({ state }) => state === 'busy').length;
+    if (this.#queue.size < this.#maxQueue) return true;
+    const taken = [...this.#all].filter(({ isTaken }) => isTaken).length;
     return this.#queue.size < this.#maxQueue + this.#workers - taken;
   }
 

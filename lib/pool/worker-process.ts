@@ -72,8 +72,9 @@ export class WorkerProcess {
     );
   }
 
-  get pid(): number | undefined {
-    return this.#child.pid;
+  /** It runs a call that somebody waits for. */
+  get isTaken(): boolean {
+    return this.#call !== undefined && this.#call.ending === undefined;
   }
 
   run(call: Call): void {

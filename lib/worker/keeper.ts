@@ -13,7 +13,7 @@ import { CELLS } from './cells';
  * deeper than signals are sent for one call.
  */
 const { parent, shared } = workerData as { parent: number; shared: SharedArrayBuffer };
-const LOOK_EVERY_MS = 250;
+const LOOK_EVERY_MS = 100;
 const NESTED = 8;
 
 const cells = new Int32Array(shared);
