@@ -14,10 +14,6 @@ const LOOK_EVERY_MS = 50;
  * Nobody will hear of the rest of this body: readers see the stream closed, arriving bytes are dropped as they come.
  * To Express's final handler the request is over, so that it answers at once instead of after the upload.
  *
- * Closing a connection with unread input resets it, and the client may lose the answer (RFC 9112, section 9.6). So
- * the connection lingers: it goes on reading, within bounds, says that it is over when the body is, and is gone when
- * the client has closed its side too.
- *
  * @param remainder bytes still to come; `undefined` when unknown
  * @param answer called when it is known whether the answer may keep the connection: at once if it may not, otherwise
  *   when nothing more is there to read, which was sent by someone who had not read the answer
@@ -28,13 +24,49 @@ export function abandonBody(req: IncomingMessage, res: ServerResponse, remainder
     return;
   }
   const { socket } = req;
+  const rest = dropRest(req, remainder);
+  linger(socket, res, rest);
+  if (answer !== undefined) answerWhenKnown(socket, res, rest, answer);
+  else if (rest.isLong()) res.shouldKeepAlive = false;
+}
+
+/** What is still to come of an abandoned body, and what comes behind it. */
+interface Rest {
+  readonly following: ReturnType<typeof ignorePipelined>;
+  /** Bytes so far, of whatever it is. */
+  taken(): number;
+  /** It costs the connection, as far as anybody knows. */
+  isLong(): boolean;
+  arrived: boolean;
+  onArrived: () => void;
+}
+
+function dropRest(req: IncomingMessage, remainder: number | undefined): Rest {
+  const { socket } = req;
   const start = socket.bytesRead;
   const taken = () => socket.bytesRead - start;
-  const following = ignorePipelined(socket);
-  let arrived = false;
+  const isLong = () => (remainder ?? taken()) > KEPT;
+  const rest: Rest = { following: ignorePipelined(socket), taken, isLong, arrived: false, onArrived: () => {} };
+  req.push = (chunk) => {
+    if (chunk === null) rest.arrived = true;
+    if (rest.arrived) rest.onArrived();
+    return taken() <= LINGER_BYTES;
+  };
+  // The stream ends for its readers only: IncomingMessage's own would take the connection with it.
+  req._destroy = (error, callback) => callback(error);
+  req.complete = true;
+  req.destroy();
+  socket.resume();
+  return rest;
+}
 
+/**
+ * Closing a connection with unread input resets it, and the client may lose the answer (RFC 9112, section 9.6). So
+ * the connection lingers: it goes on reading, within bounds, says that it is over when the body is, and is gone when
+ * the client has closed its side too.
+ */
+function linger(socket: Socket, res: ServerResponse, rest: Rest): void {
   let answered = 0;
-
   // Node ends a connection with `destroySoon()` once its last response is out: after this one, that waits.
   let last = false;
   const { destroySoon } = socket;
@@ -44,12 +76,13 @@ export function abandonBody(req: IncomingMessage, res: ServerResponse, remainder
   };
 
   const settle = () => {
-    if (arrived && !last && res.shouldKeepAlive && !following.seen && (remainder ?? taken()) <= KEPT) {
+    const { arrived, following } = rest;
+    if (arrived && !last && res.shouldKeepAlive && !following.seen && !rest.isLong()) {
       following.stop();
       socket.destroySoon = destroySoon;
       stop();
     } else if (performance.now() - answered > LINGER_MS) socket.destroy();
-    else if (taken() > LINGER_BYTES) socket.pause().end();
+    else if (rest.taken() > LINGER_BYTES) socket.pause().end();
     else if (arrived || following.seen || socket.readableEnded) setImmediate(endAndDrop, socket);
   };
   let looking: NodeJS.Timeout | undefined;
@@ -62,31 +95,19 @@ export function abandonBody(req: IncomingMessage, res: ServerResponse, remainder
     answered = performance.now();
     looking = setInterval(settle, LOOK_EVERY_MS).unref();
     socket.on('close', stop);
+    rest.onArrived = settle;
     settle();
   };
   if (res.writableFinished) onAnswered();
   // Handed over to the socket; over TLS it is finished only after the client may have sent its next request.
   else res.on('prefinish', onAnswered).prependListener('finish', onAnswered);
+}
 
-  req.push = (chunk) => {
-    if (chunk === null) arrived = true;
-    if (arrived && answered > 0) settle();
-    return taken() <= LINGER_BYTES;
-  };
-  // The stream ends for its readers only: IncomingMessage's own would take the connection with it.
-  req._destroy = (error, callback) => callback(error);
-  req.complete = true;
-  req.destroy();
-  socket.resume();
-
-  if (answer === undefined) {
-    if ((remainder ?? 0) > KEPT) res.shouldKeepAlive = false;
-    return;
-  }
+function answerWhenKnown(socket: Socket, res: ServerResponse, rest: Rest, answer: () => void): void {
   let decided = false;
   const decide = (nothingCame: boolean) => {
     if (decided) return;
-    if (following.seen || (remainder ?? taken()) > KEPT) res.shouldKeepAlive = false;
+    if (rest.following.seen || rest.isLong()) res.shouldKeepAlive = false;
     decided = nothingCame || !res.shouldKeepAlive;
     if (decided) {
       socket.off('end', onEnd);
@@ -100,7 +121,7 @@ export function abandonBody(req: IncomingMessage, res: ServerResponse, remainder
   const onEnd = AsyncResource.bind(() => decide(true));
   socket.prependListener('end', onEnd);
   // One turn of the event loop reads what there is; the one that we are in may be in the middle of it.
-  if ((remainder ?? 0) > KEPT) decide(false);
+  if (rest.isLong()) decide(false);
   else setImmediate(decide, false);
 }
 
