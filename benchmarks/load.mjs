@@ -8,6 +8,7 @@ import { figure, median, quantile, spread, sum, summary } from './lab/stats.mjs'
 
 const VARIANTS = [
   { variant: 'ours', name: 'timeout() + offload()', ours: true },
+  { variant: 'bounded', name: 'the same with maxQueue: 16', ours: true },
   { variant: 'blocking', name: 'blocking Express' },
   { variant: 'connect-timeout', name: 'connect-timeout' },
   { variant: 'workerpool', name: 'connect-timeout + workerpool' },
@@ -136,7 +137,9 @@ function report({ loads, points, workers, capacity, cpuPerUnit, plan, passes }) 
       ${figure(capacity)} requests/s. Each app runs in a process of its own, fresh for each point; ${passes} passes of
       ${plan.window / 1000} s after ${plan.ramp / 1000} s of ramp, the same arrivals for all, taking turns. Medians, with the
       middle half in brackets. Wasted is the work done for requests that got no answer in time; 1 is one core doing nothing
-      else. /ping is asked ${PINGS_PER_SECOND} times a second beside it; one without an answer counts as ${plan.deadline} ms.`,
+      else. /ping is asked ${PINGS_PER_SECOND} times a second beside it; one without an answer counts as ${plan.deadline} ms.
+      Queues are as long as each package has them by default, but where it says maxQueue: 16; piscina and workerpool
+      can be bounded, too.`,
     packages: ['express', 'connect-timeout', 'workerpool', 'piscina'],
     tables: [
       table('Responses in time, per second', (runs) => spread(figures.inTime(runs)), [

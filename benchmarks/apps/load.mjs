@@ -7,7 +7,7 @@ import workerpool from 'workerpool';
 import { serve } from '../lab/http-app.mjs';
 import { work } from '../tasks/tasks.mjs';
 
-/** One app with one CPU-heavy route, written five ways, each as its documentation says. */
+/** One app with one CPU-heavy route, written in several ways, each as its documentation says. */
 
 const [variant, workers, deadline] = process.argv.slice(2).map((arg, at) => (at === 0 ? arg : Number(arg)));
 const file = (name) => fileURLToPath(new URL(`../tasks/${name}`, import.meta.url));
@@ -64,15 +64,18 @@ const routes = {
     });
   },
 
-  ours() {
-    const offloaded = offload(work, { pool: createPool({ workers, minWorkers: workers }) });
-    app.get(
-      '/work',
-      timeout(deadline),
-      offloaded.handler((req) => [Number(req.query.units)]),
-    );
-  },
+  ours: () => offloaded({}),
+  bounded: () => offloaded({ maxQueue: 16 }),
 };
+
+function offloaded(options) {
+  const run = offload(work, { pool: createPool({ workers, minWorkers: workers, ...options }) });
+  app.get(
+    '/work',
+    timeout(deadline),
+    run.handler((req) => [Number(req.query.units)]),
+  );
+}
 
 routes[variant]();
 // The late answer of a client that left, and a deadline that passed, are no news here.

@@ -8,6 +8,8 @@ const PANEL = (WIDTH - 3 * PAD) / 2;
 const LETTER = 7.4;
 const BAR = 26;
 const PLOT = 190;
+const LEGEND_COLUMNS = 3;
+const LEGEND_LINE = 20;
 
 const STYLE = `
   text { font: 12px system-ui, sans-serif; fill: #57606a }
@@ -17,13 +19,13 @@ const STYLE = `
   .grid { stroke: #d8dee4 } .spread { stroke: #57606a }
   .peer { fill: #b6bec8 } .ours { fill: #0969da }
   .line { fill: none; stroke-width: 2; stroke-linejoin: round } .line.ours { fill: none; stroke-width: 3.5 }
-  .s0 { stroke: #0969da; fill: #0969da } .s1 { stroke: #8c959f; fill: #8c959f } .s2 { stroke: #bf3989; fill: #bf3989 }
-  .s3 { stroke: #bc6c00; fill: #bc6c00 } .s4 { stroke: #1a7f37; fill: #1a7f37 }
+  .s0 { stroke: #0969da; fill: #0969da } .s1 { stroke: #8250df; fill: #8250df } .s2 { stroke: #8c959f; fill: #8c959f }
+  .s3 { stroke: #bf3989; fill: #bf3989 } .s4 { stroke: #bc6c00; fill: #bc6c00 } .s5 { stroke: #1a7f37; fill: #1a7f37 }
   @media (prefers-color-scheme: dark) {
     text { fill: #9198a1 } .title, .head { fill: #f0f6fc } .paper { fill: #0d1117 }
     .grid { stroke: #30363d } .spread { stroke: #9198a1 } .peer { fill: #4a525c } .ours { fill: #4493f8 }
-    .s0 { stroke: #4493f8; fill: #4493f8 } .s1 { stroke: #848d97; fill: #848d97 } .s2 { stroke: #f778ba; fill: #f778ba }
-    .s3 { stroke: #e3963e; fill: #e3963e } .s4 { stroke: #3fb950; fill: #3fb950 }
+    .s0 { stroke: #4493f8; fill: #4493f8 } .s1 { stroke: #ab7df8; fill: #ab7df8 } .s2 { stroke: #848d97; fill: #848d97 }
+    .s3 { stroke: #f778ba; fill: #f778ba } .s4 { stroke: #e3963e; fill: #e3963e } .s5 { stroke: #3fb950; fill: #3fb950 }
   }`;
 
 /**
@@ -37,6 +39,7 @@ export function picture({ title, panels }) {
   if (series.length > 0) {
     y += 28;
     body += legend(series, y);
+    y += LEGEND_LINE * (Math.ceil(series.length / LEGEND_COLUMNS) - 1);
   }
   y += 20;
   for (let at = 0; at < panels.length; at += 2) {
@@ -100,14 +103,15 @@ function lines({ title, x: labels, series, log, most, least = 0 }, x, y) {
 }
 
 function legend(series, y) {
-  let x = PAD;
+  const column = (WIDTH - 2 * PAD) / LEGEND_COLUMNS;
   return series
     .map(({ name, ours }, n) => {
-      const entry =
-        `<rect class="s${n}" x="${x}" y="${y - 9}" width="14" height="${ours ? 10 : 8}" rx="2"/>` +
-        text(x + 20, y, name, ours ? 'head' : '');
-      x += 34 + name.length * (ours ? LETTER : 6.5);
-      return entry;
+      const x = PAD + (n % LEGEND_COLUMNS) * column;
+      const top = y + Math.floor(n / LEGEND_COLUMNS) * LEGEND_LINE;
+      return (
+        `<rect class="s${n}" x="${x}" y="${top - 9}" width="14" height="${ours ? 10 : 8}" rx="2"/>` +
+        text(x + 20, top, name, ours ? 'head' : '')
+      );
     })
     .join('');
 }
