@@ -52,6 +52,21 @@ describe.each(expressVersions)('limitInput with json (%s)', (_name, express) => 
     expect(errors).toEqual([expect.objectContaining({ ...tooLarge, measure: 'keys', limit: 6, received: 7 })]);
   });
 
+  it('is not got round by how the body says that it is encoded', async () => {
+    const { post, errors } = await start();
+    expect(await post(nested(5), { 'Content-Encoding': '' })).toMatchObject({ status: 413 });
+    for (const charset of ['utf-16', 'UTF-16LE', '"utf-7"', 'utf-8; charset=utf-7']) {
+      const type = `application/json; charset=${charset}`;
+      expect(await post(Buffer.from(nested(5), 'utf16le'), { 'Content-Type': type })).toMatchObject({ status: 415 });
+    }
+    expect(errors[1]).toMatchObject({ code: 'ERR_UNBLOCK_UNSUPPORTED_CHARSET', charset: 'utf-16' });
+    for (const charset of ['utf-8', '"UTF-8"']) {
+      const type = `application/json; charset=${charset}`;
+      expect(await post(nested(4), { 'Content-Type': type })).toMatchObject({ status: 200 });
+      expect(await post(nested(5), { 'Content-Type': type })).toMatchObject({ status: 413 });
+    }
+  });
+
   it('counts levels that are open at once, not all there are', async () => {
     const { post } = await start();
     expect(await post(`[${Array(1000).fill('[[[]]]').join(',')}]`)).toMatchObject({ status: 200 });

@@ -6,6 +6,7 @@ import { IncomingMessage, ServerResponse } from 'node:http';
 import { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { finished, PassThrough, pipeline as pipelineWithCallback } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { gzipSync } from 'node:zlib';
 import type { ErrorRequestHandler, Request, RequestHandler } from 'express';
@@ -285,6 +286,39 @@ describe.each(expressVersions)('limitInput on the wire (%s)', (_name, express) =
         expect(errors).toHaveLength(1);
       }
       await rm(folder, { recursive: true });
+    });
+
+    it.each<[string, RequestHandler]>([
+      [
+        'answers in the callback of a pipeline',
+        (req, res) => void pipelineWithCallback(req, new PassThrough().resume(), () => res.status(400).send('own')),
+      ],
+      [
+        'hands the error of a pipeline on',
+        (req, res, next) => {
+          pipelineWithCallback(req, new PassThrough().resume(), (error) => (error ? next(error) : res.send('whole')));
+        },
+      ],
+      ['answers when the body is closed', (req, res) => void req.resume().on('close', () => res.send('own'))],
+      ['answers when the body is finished', (req, res) => void finished(req.resume(), () => res.send('own'))],
+      [
+        'reads it with for await',
+        async (req, res, next) => {
+          try {
+            for await (const _ of req);
+            res.send('whole');
+          } catch (error) {
+            next(error);
+          }
+        },
+      ],
+    ])('%s, the error handlers answer all the same', async (_, handler) => {
+      const { client, errors } = await start({ handler });
+      await client.send(head('POST', '/', CHUNKED), chunk('x'.repeat(101)), chunk(''));
+      expect((await client.answer()).status).toBe(413);
+      await client.send(head('GET', '/'));
+      await client.answer();
+      expect(errors[0]).toMatchObject(refusal);
     });
 
     it('streams it back, the client is cut off rather than told that it is whole', async () => {

@@ -201,9 +201,8 @@ describe.each(expresses)('a handler whose deadline has passed, on %s', (_, expre
 
     await expectUndisturbed(app.connection);
     expect(app.handled).toEqual(['ERR_UNBLOCK_TIMEOUT']);
-    // Express drops a next() that finds nothing more to do: there is nothing to tell of.
-    if (act !== lateNexts[0]?.[1]) expect((await reports.first).method).toBe('destroy');
-    expect(reports.all.length).toBeLessThanOrEqual(1);
+    expect((await reports.first).method).toBe('next');
+    expect(reports.all).toHaveLength(1);
   });
 
   it('does not cut off the next answer on the connection with a late next(error)', async () => {
@@ -239,6 +238,29 @@ describe.each(expresses)('a handler whose deadline has passed, on %s', (_, expre
     const connection = await Connection.open((await serve(app)).port);
     expect((await connection.get('/')).status).toBe(504);
     expect(reports.all.map(({ method }) => method)).toEqual(['send']);
+  });
+
+  it.each<[string, (req: Request, next: NextFunction) => void]>([
+    [
+      'next(reason) from a listener of its signal',
+      (req, next) => req.deadline.signal.addEventListener('abort', () => next(req.deadline.signal.reason)),
+    ],
+    ['next() while they are at work', (_req, next) => setTimeout(next, 60)],
+    ['next(error) while they are at work', (_req, next) => setTimeout(() => next(new Error('late')), 60)],
+    ['an abort that it hands on', (req, next) => void abortOf(req.deadline.signal).then(next)],
+  ])('does not use up the error handlers with %s', async (_, act) => {
+    const app = express();
+    app.get('/', timeout(30), (req, _res, next) => act(req, next));
+    app.use(async (error: Error, _req: Request, _res: Response, next: NextFunction) => {
+      await new Promise((resolve) => setTimeout(resolve, 120));
+      next(error);
+    });
+    app.use((error: Error & { status: number }, _req: Request, res: Response, _next: NextFunction) => {
+      res.status(error.status).json({ error: error.message });
+    });
+    const connection = await Connection.open((await serve(app)).port);
+    const { status, body } = await connection.get('/');
+    expect([status, body]).toEqual([504, JSON.stringify(timedOut)]);
   });
 
   it('may be stopped by its signal, whose reason is the error that the error handlers get', async () => {

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { NextFunction, Request, Response } from 'express';
 import { currentDeadline, type TimeoutOptions, timeout } from 'express-unblock';
@@ -339,6 +340,17 @@ describe.each(expresses)('timeout on %s', (_, express) => {
     await expect(connection.get('/')).rejects.toThrow(/connection over after .*5\\r\\nfirst\\r\\n"$/);
     expect(await reason.opened).toMatchObject({ code: 'ERR_UNBLOCK_TIMEOUT', timeout: 60 });
     expect(timeouts.all).toHaveLength(1);
+  });
+
+  it("cuts off, with until: 'response', by a reset where the end of the connection would be that of the answer", async () => {
+    const app = express();
+    app.get('/', timeout(60, { until: 'response' }), (_req, res) => void res.write('half of it'));
+    const { port } = await serve(app);
+    const socket = connect(port);
+    socket.write('GET / HTTP/1.0\r\n\r\n');
+    socket.resume();
+    const [error] = await once(socket, 'error');
+    expect(error).toMatchObject({ code: 'ECONNRESET' });
   });
 
   it("cuts off, with until: 'response', what was written in time and not read by the client", async () => {

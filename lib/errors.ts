@@ -51,6 +51,15 @@ export function tooLarge(details: {
   });
 }
 
+/** JSON between systems is UTF-8 (RFC 8259, section 8.1); in other encodings its bytes do not show its shape. */
+export function unsupportedCharset(charset: string) {
+  return createError(415, `Unsupported charset "${charset}"`, {
+    code: 'ERR_UNBLOCK_UNSUPPORTED_CHARSET',
+    type: 'charset.unsupported',
+    charset,
+  });
+}
+
 export function queueFull(retryAfter: number) {
   return createError(503, 'All workers are busy and the backlog is full', {
     code: 'ERR_UNBLOCK_QUEUE_FULL',

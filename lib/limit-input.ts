@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { isAnyArrayBuffer, isMap, isSet } from 'node:util/types';
 import type { Request } from 'express';
 import type { HttpError } from 'http-errors';
-import { asError, tooLarge } from './errors';
+import { asError, tooLarge, unsupportedCharset } from './errors';
 import { checkOptions, invalid, parseFunction, parseInteger, parseSize, type Size } from './options';
 import { abandonBody } from './request/body';
 import { contexts, deadlineOf } from './request/deadline';
@@ -36,7 +36,8 @@ const rejected = channel('express-unblock:reject');
  * @throws TypeError `ERR_UNBLOCK_BAD_OPTION` where it is called with something else
  *
  * Errors handed to `next`: 413 `ERR_UNBLOCK_TOO_LARGE` (`type: 'entity.too.large'`) with `limit`, and `received` or,
- * where `Content-Length` alone condemned it, `expected`.
+ * where `Content-Length` alone condemned it, `expected`. With `json`, JSON in another charset than UTF-8, whose shape
+ * cannot be seen: 415 `ERR_UNBLOCK_UNSUPPORTED_CHARSET`.
  */
 export function limitInput(max: Size, options: LimitInputOptions = {}) {
   checkOptions('limitInput', options, ['of', 'json']);
@@ -70,7 +71,9 @@ export function limitInput(max: Size, options: LimitInputOptions = {}) {
       return;
     }
     const shape = json !== undefined && isPlainJson(req) ? new JsonShape(json) : undefined;
+    const charset = shape === undefined ? UTF_8 : charsetOf(req);
     if (expected === 0 && !chunked) next();
+    else if (charset !== UTF_8) next(report(req, res, unsupportedCharset(charset)));
     else if (!chunked && shape === undefined) next();
     else watch(req, res, limit, shape, next);
   };
@@ -85,8 +88,16 @@ function parseShape(json: JsonLimits): JsonLimits {
 
 /** Compressed JSON shows its shape only to the parser, which has limits of its own. */
 function isPlainJson({ headers }: IncomingMessage): boolean {
-  const encoding = headers['content-encoding'] ?? 'identity';
+  const encoding = headers['content-encoding'] || 'identity';
   return encoding.toLowerCase() === 'identity' && /^[^;]*[/+]json\s*(;|$)/i.test(headers['content-type'] ?? '');
+}
+
+const UTF_8 = 'utf-8';
+
+/** As parsers read it. */
+function charsetOf({ headers }: IncomingMessage): string {
+  const [, charset = UTF_8] = /^.*;\s*charset\s*=\s*"?([^\s";]+)/i.exec(headers['content-type'] ?? '') ?? [];
+  return /^(utf-?8|us-ascii)$/i.test(charset) ? UTF_8 : charset;
 }
 
 /**

@@ -1,6 +1,7 @@
 import { AsyncResource } from 'node:async_hooks';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { contexts, deadlineOf } from './deadline';
 import { ignorePipelined } from './pipelined';
 
 /** Up to here the rest of an abandoned body is read and the connection kept; a longer rest costs the connection. */
@@ -24,7 +25,7 @@ export function abandonBody(req: IncomingMessage, res: ServerResponse, remainder
     return;
   }
   const { socket } = req;
-  const rest = dropRest(req, remainder);
+  const rest = dropRest(req, res, remainder);
   linger(socket, res, rest);
   if (answer !== undefined) answerWhenKnown(socket, res, rest, answer);
   else if (rest.isLong()) res.shouldKeepAlive = false;
@@ -41,7 +42,7 @@ interface Rest {
   onArrived: () => void;
 }
 
-function dropRest(req: IncomingMessage, remainder: number | undefined): Rest {
+function dropRest(req: IncomingMessage, res: ServerResponse, remainder: number | undefined): Rest {
   const { socket } = req;
   const start = socket.bytesRead;
   const taken = () => socket.bytesRead - start;
@@ -55,7 +56,8 @@ function dropRest(req: IncomingMessage, remainder: number | undefined): Rest {
   // The stream ends for its readers only: IncomingMessage's own would take the connection with it.
   req._destroy = (error, callback) => callback(error);
   req.complete = true;
-  req.destroy();
+  // Whoever still listens to the body is the handlers.
+  contexts.run(deadlineOf(req, res).context, () => req.destroy());
   socket.resume();
   return rest;
 }

@@ -1,5 +1,6 @@
 import { channel } from 'node:diagnostics_channel';
 import { type IncomingMessage, ServerResponse, STATUS_CODES } from 'node:http';
+import { TLSSocket } from 'node:tls';
 import type { HttpError } from 'http-errors';
 import { contexts, deadlineOf, type RequestContext } from './deadline';
 import { forgiveLateErrors } from './late-errors';
@@ -16,7 +17,7 @@ const WRITERS = [
 
 /** Headers that tell of the body the handler never sent; all others (CORS, security, request id) stay. */
 const OF_THE_BODY =
-  /^(content-(?!security-policy).*|etag|last-modified|cache-control|expires|age|pragma|accept-ranges|location|refresh|transfer-encoding|trailer|(repr-)?digest)$/i;
+  /^(content-(?!security-policy).*|etag|last-modified|cache-control|expires|age|pragma|accept-ranges|location|refresh|transfer-encoding|trailer|(repr-)?digest|sourcemap|warning|(surrogate|cdn-cache)-control|x-sendfile|x-accel-.*)$/i;
 
 const late = channel('express-unblock:late');
 
@@ -55,7 +56,9 @@ export function handOver(
 /** Fails a request whose handlers have begun to answer: only a cut tells the client that the response is not whole. */
 export function cutOff(req: IncomingMessage, res: ServerResponse, error: HttpError): void {
   refuseHandlers(req, res);
-  res.destroy();
+  // To a client of HTTP/1.0, a connection that ends in order is the end of a whole response.
+  if (req.httpVersionMinor === 0 && !(req.socket instanceof TLSSocket)) req.socket.resetAndDestroy();
+  else res.destroy();
   deadlineOf(req, res).abort(error);
 }
 
@@ -110,6 +113,18 @@ function reserve(
   // Behind an earlier request on its connection, a response is given its socket later, and by Node.
   const { assignSocket } = res;
   res.assignSocket = (socket) => contexts.run(owner, () => assignSocket.call(res, socket));
+
+  // A late `next()` would use up the error handlers, which it shares with the owner. A router that finds no path to
+  // match goes straight to its end.
+  const isLate = () => contexts.getStore() === owner.deadline.context;
+  guard(req, 'url', { read: (url) => (isLate() ? '' : url), writable: () => !isLate() });
+  // A router puts back its caller's when it is at its end: of a late `next()`, that may be all there is to see.
+  guard(req as IncomingMessage & { next?: unknown }, 'next', {
+    writable: () => {
+      if (isLate()) report('next');
+      return !isLate();
+    },
+  });
 
   // A late error ends in Express's final handler, which destroys the connection when the head has been sent.
   const destroy = () => report('destroy');
