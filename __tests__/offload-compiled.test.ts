@@ -61,6 +61,8 @@ function exportsOf(name: string, code: string): Record<string, (...args: never[]
 describe('functions compiled by', () => {
   it.each([
     ['tsc to ES2022 CommonJS', () => byTsc('es2022', 'commonjs')],
+    ['tsc to ES2015 CommonJS', () => byTsc('es2015', 'commonjs')],
+    ['tsc to ES2016 CommonJS', () => byTsc('es2016', 'commonjs')],
     ['tsc to ES2023 modules', () => byTsc('es2023', 'esnext')],
     ['tsc to ESNext modules', () => byTsc('esnext', 'esnext')],
     ['swc to CommonJS', () => swc('es2022', 'commonjs')],
@@ -81,6 +83,20 @@ describe('functions compiled by', () => {
     expect(await call('loads', '1kb')).toEqual([1024, 'b']);
     expect(await call('classes', 41)).toBe(42);
     expect(await call('iterates', 21)).toBe(42);
+  });
+
+  it.each([
+    ['esbuild to ES2016', (code: string) => byEsbuild(code, { target: 'es2016', format: 'cjs' }).code],
+    [
+      'swc to ES2015',
+      (code: string) => bySwc(code, { swcrc: false, module: { type: 'commonjs' }, jsc: { target: 'es2015' } }).code,
+    ],
+  ])('%s may be offloaded when they are async', async (name, compile) => {
+    const { twice } = exportsOf(
+      name,
+      compile('exports.twice = async (n) => { const two = await Promise.resolve(2); return n * two; };'),
+    );
+    expect(await offload(twice as unknown as (n: number) => Promise<number>)(21)).toBe(42);
   });
 
   it('istanbul are refused with the way out, and pass where they are left out of coverage', async () => {
@@ -121,6 +137,12 @@ describe('what may be offloaded', () => {
       /uses "super"/,
     ],
     ['what only browsers have', made('() => document.title'), /uses "document"/],
+    ['what this version of Node lacks', made('() => new EventSource("/")'), /uses "EventSource"/],
+    [
+      'a variable of its surroundings behind a typeof',
+      made('() => (typeof stem === "function" ? stem() : 1)'),
+      /uses "stem"/,
+    ],
     ['a bound function', function bound() {}.bind(null), /is native or bound/],
     ['a native function', Math.max, /max is native or bound/],
     ['a class', class Thing {} as never, /Thing is a class/],

@@ -171,6 +171,7 @@ describe('an error that a task throws', () => {
       const errors = Array.from({ length: 200 }, (_, at) => Object.assign(new TypeError(`no ${at}`), { at }));
       throw Object.assign(new AggregateError(errors, 'none worked'), { code: 'E_ALL' });
     });
+    expect(error).toBeInstanceOf(AggregateError);
     expect(error).toMatchObject({ name: 'AggregateError', message: 'none worked', code: 'E_ALL' });
     expect(error.errors).toHaveLength(200);
     expect(error.errors[199]).toBeInstanceOf(TypeError);

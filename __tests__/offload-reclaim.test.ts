@@ -243,6 +243,21 @@ describe('a task that listens for its abort', () => {
     expect(pid).toBe(before);
   });
 
+  it('may hand its signal on', async () => {
+    const heard = offload(
+      async function (this: Reporting & { signal: AbortSignal }) {
+        const any = AbortSignal.any([this.signal, AbortSignal.timeout(60_000)]);
+        const told = new Promise((resolve) => any.addEventListener('abort', resolve));
+        this.progress(1);
+        await told;
+        process.title = 'heard';
+      },
+      { pool },
+    );
+    await abortOnceRunning(heard);
+    expect(await offload(() => process.title, { pool })()).toBe('heard');
+  });
+
   it('hears why', async () => {
     const listening = offload(
       async function (this: Reporting & { signal: AbortSignal }) {

@@ -1,5 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { closePools, offload } from 'express-unblock';
+import { closePools, createPool, offload, problemDetails, timeout } from 'express-unblock';
 
 afterAll(() => closePools({ grace: 0 }));
 
@@ -64,6 +64,44 @@ describe('an offloaded function', () => {
   it('has globals of a worker and require', async () => {
     const look = offload(() => [typeof require('node:os').cpus, typeof structuredClone, typeof fetch]);
     expect(await look()).toEqual(['function', 'function', 'function']);
+  });
+
+  it('stays in the mode it was written in', async () => {
+    const write = () => {
+      const frozen: { a: number } = Object.freeze({ a: 1 });
+      try {
+        frozen.a = 2;
+        return 'written';
+      } catch {
+        return 'refused';
+      }
+    };
+    expect(await offload(write)()).toBe('refused');
+    const ofPlain = (text: string) => offload(new Function(`return ${text}`)() as () => boolean)();
+    expect(await ofPlain('function () { return (function () { return this === globalThis; })(); }')).toBe(true);
+    expect(
+      await offload(() =>
+        (function (this: unknown) {
+          return this === undefined;
+        })(),
+      )(),
+    ).toBe(true);
+  });
+
+  it('hears nothing of what an earlier call left behind', async () => {
+    const pool = createPool({ workers: 1 });
+    const leaving = offload(
+      function leaving(this: { progress(value: unknown): void }) {
+        setTimeout(() => this.progress('of another'), 20);
+      },
+      { pool },
+    );
+    const staying = offload(() => new Promise<void>((resolve) => setTimeout(resolve, 100)), { pool });
+    const heard: unknown[] = [];
+    await leaving();
+    await staying.with({ onProgress: (value) => heard.push(value) })();
+    expect(heard).toEqual([]);
+    await pool.close();
   });
 
   it('has stack traces that name its file', async () => {
@@ -174,6 +212,14 @@ describe('options', () => {
     [() => offload(5 as never), /the first argument must be a function, got 5/],
     [() => offload(fn, { timeout: 0 }), /timeout must be 1 to 2147483647 ms, got 0/],
     [() => offload(fn, { reclaim: 'stop' as never }), /reclaim must be "interrupt" or "kill", got "stop"/],
+    [() => offload(fn, { reclaim: null as never }), /reclaim must be "interrupt" or "kill", got null/],
+    [() => offload(fn, { timeout: null as never }), /timeout must be .* got null/],
+    [() => createPool({ workers: null as never }), /workers must be an integer of 1 or more, got null/],
+    [() => createPool({ maxQueue: null as never }), /maxQueue must be .* got null/],
+    [() => createPool({ env: { A: 5 } as never }), /env must be an object of strings/],
+    [() => timeout(1, { until: null as never }), /until must be "head" or "response", got null/],
+    [() => problemDetails({ expose: null as never }), /expose must be true or false, got null/],
+    [() => offload.module(new URL('http://x/y')), /url must be .* got "http:\/\/x\/y"/],
     [() => offload(fn, { pool: {} as never }), /pool must be made by createPool\(\), got an object/],
     [() => offload(fn, { time: 5 } as never), /unknown option "time"/],
     [() => offload(fn).with({ signal: 'x' as never }), /signal must be an AbortSignal, got "x"/],

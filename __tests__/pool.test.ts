@@ -391,7 +391,7 @@ describe('pool.close()', () => {
     await expect(tasks.echo(2)).rejects.toMatchObject({ code: 'ERR_UNBLOCK_POOL_CLOSED', status: 503 });
     await Promise.all([first, second, tasks.pool.close()]);
     await expect(tasks.pool.ready()).rejects.toMatchObject({ code: 'ERR_UNBLOCK_POOL_CLOSED' });
-    expect(() => tasks.pool.close({ grace: -1 })).toThrow(/grace must be 1 to 2147483647 ms, got -1/);
+    expect(() => tasks.pool.close({ grace: -1 })).toThrow(/grace must be 0 to 2147483647 ms, got -1/);
   });
 
   it('is what `await using` and closePools() do', async () => {

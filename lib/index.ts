@@ -10,6 +10,7 @@ export {
 } from './offload';
 export type { Size, Time } from './options';
 export {
+  type CloseOptions,
   closePools,
   createPool,
   type Percentiles,

@@ -99,6 +99,9 @@ export interface Offload {
 const DEFAULT_TIMEOUT = 30_000;
 const OPTIONS = ['timeout', 'pool', 'reclaim'];
 
+/** What others ask any object for, and call: `await`, `JSON.stringify`, test frameworks. */
+const NO_EXPORTS = new Set(['then', 'toJSON', 'asymmetricMatch']);
+
 export const offload = Object.assign(
   function offload(fn: InPlace, options: OffloadOptions = {}) {
     parseFunction('offload', 'the first argument', fn);
@@ -106,12 +109,8 @@ export const offload = Object.assign(
     const { name } = fn;
     if (currentTask() !== undefined) return offloaded(name, inPlace(fn));
 
-    const definition = {
-      kind: 'function' as const,
-      name: name || 'anonymous',
-      ...sourceOf(fn),
-      file: callerOf(offload),
-    };
+    const { file, strict } = callerOf(offload);
+    const definition = { kind: 'function' as const, name: name || 'anonymous', file, ...sourceOf(fn, strict) };
     return offloaded(name, inWorker(definition, settings));
   },
   {
@@ -126,9 +125,8 @@ export const offload = Object.assign(
         return offloaded(name, start);
       };
       return new Proxy({} as Record<string, unknown>, {
-        get(_, name) {
-          // A promise would be taken for one by `await`, and symbols are asked for by inspection.
-          if (typeof name === 'symbol' || name === 'then') return undefined;
+        get(target, name) {
+          if (typeof name === 'symbol' || NO_EXPORTS.has(name) || name in target) return Reflect.get(target, name);
           const made = functions.get(name) ?? make(name);
           functions.set(name, made);
           return made;
@@ -146,14 +144,14 @@ interface Settings {
 
 type Start = (args: unknown[], options: CallOptions) => Promise<unknown>;
 
-function parseOptions(who: string, options: OffloadOptions, reclaim: Settings['reclaim']): Settings {
+function parseOptions(who: string, options: OffloadOptions, defaultReclaim: Settings['reclaim']): Settings {
   checkOptions(who, options, OPTIONS);
-  const { pool } = options;
+  const { pool, timeout = DEFAULT_TIMEOUT, reclaim = defaultReclaim } = options;
   if (pool !== undefined && !(pool instanceof Pool)) throw invalid(who, 'pool', 'made by createPool()', pool);
   return {
-    timeout: parseTime(who, 'timeout', options.timeout ?? DEFAULT_TIMEOUT),
+    timeout: parseTime(who, 'timeout', timeout),
     pool,
-    reclaim: parseChoice(who, 'reclaim', options.reclaim ?? reclaim, ['interrupt', 'kill']),
+    reclaim: parseChoice(who, 'reclaim', reclaim, ['interrupt', 'kill']),
   };
 }
 
@@ -316,7 +314,8 @@ type InPlace = (this: TaskContext, ...args: unknown[]) => unknown;
 
 /** In a worker, an offloaded function is the function itself: pools never nest. */
 function inPlace(fn: InPlace): Start {
-  return async (args, { onProgress }) => {
+  return async (args, { signal, onProgress }) => {
+    signal?.throwIfAborted();
     const task = currentTask() as TaskContext;
     const self = {
       get signal() {
@@ -335,8 +334,8 @@ function importer(url: string, name: string): InPlace {
   };
 }
 
-/** The file whose code called `callee`. */
-function callerOf(callee: (...args: never[]) => unknown): string {
+/** The file whose code called `callee`, and whether that code is in strict mode. */
+function callerOf(callee: (...args: never[]) => unknown): { file: string; strict: boolean } {
   const { prepareStackTrace, stackTraceLimit } = Error;
   const holder: { stack?: NodeJS.CallSite[] } = {};
   Error.prepareStackTrace = (_, sites) => sites;
@@ -345,10 +344,12 @@ function callerOf(callee: (...args: never[]) => unknown): string {
   const { stack } = holder;
   Error.prepareStackTrace = prepareStackTrace;
   Error.stackTraceLimit = stackTraceLimit;
+  // V8 shows no function of strict code.
+  const strict = stack?.[0]?.getFunction() === undefined;
   const file = stack
     ?.map((site) => site.getFileName())
     .find((name) => name?.startsWith('file:') || path.isAbsolute(name ?? ''));
   // From the prompt, or from `node --eval`.
-  if (file === undefined || file === null) return path.join(process.cwd(), '[eval]');
-  return file.startsWith('file:') ? fileURLToPath(file) : file;
+  if (file === undefined || file === null) return { file: path.join(process.cwd(), '[eval]'), strict };
+  return { file: file.startsWith('file:') ? fileURLToPath(file) : file, strict };
 }

@@ -32,10 +32,10 @@ export function checkOptions(who: string, options: object, known: readonly strin
   }
 }
 
-export function parseTime(who: string, name: string, value: unknown): number {
+export function parseTime(who: string, name: string, value: unknown, least = 1): number {
   const time = typeof value === 'string' && value.trim() !== '' ? ms(value as ms.StringValue) : value;
-  if (typeof time === 'number' && time >= 1 && time <= LONGEST) return time;
-  throw invalid(who, name, `1 to ${LONGEST} ms`, value);
+  if (typeof time === 'number' && time >= least && time <= LONGEST) return time;
+  throw invalid(who, name, `${least} to ${LONGEST} ms`, value);
 }
 
 export function parseSize(who: string, name: string, value: unknown): number {
@@ -73,6 +73,7 @@ function show(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value);
   if (typeof value === 'function') return `the function ${value.name || '(anonymous)'}`;
   if (Array.isArray(value)) return 'an array';
+  if (value instanceof URL) return JSON.stringify(value.href);
   if (typeof value === 'object' && value !== null) return 'an object';
   return typeof value === 'bigint' ? `${value}n` : String(value);
 }

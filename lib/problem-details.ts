@@ -25,7 +25,8 @@ const PUBLIC = ['limit', 'received', 'expected', 'measure', 'timeout', 'retryAft
  */
 export function problemDetails(options: ProblemDetailsOptions = {}) {
   checkOptions('problemDetails', options, ['expose']);
-  const exposeAll = parseChoice('problemDetails', 'expose', options.expose ?? false, [true, false]);
+  const { expose = false } = options;
+  const exposeAll = parseChoice('problemDetails', 'expose', expose, [true, false]);
 
   // Express tells an error handler by its four parameters.
   return function problemDetailsHandler(

@@ -49,7 +49,8 @@ export function timeout(time: Time | ((req: Request) => Time), options: TimeoutO
   const fixed = typeof time === 'function' ? undefined : parseTime('timeout', 'time', time);
   const limitOf = (req: Request) =>
     fixed ?? parseTime('timeout', 'the time returned', (time as (req: Request) => Time)(req));
-  const until = parseChoice('timeout', 'until', options.until ?? 'head', ['head', 'response']);
+  const { until: met = 'head' } = options;
+  const until = parseChoice('timeout', 'until', met, ['head', 'response']);
   const skip = options.skip === undefined ? undefined : parseFunction('timeout', 'skip', options.skip);
 
   return function timeoutMiddleware(req: IncomingMessage, res: ServerResponse, next: (error?: unknown) => void): void {

@@ -11,28 +11,11 @@ export type TaskDefinition =
       readonly source: string;
       /** A method's text is no expression. */
       readonly form: 'expression' | 'method';
+      readonly strict: boolean;
       /** Where it was written: imports are resolved from here, stack traces name it. */
       readonly file: string;
     }
   | { readonly kind: 'module'; readonly name: string; readonly url: string };
-
-/**
- * What a function's text may use beside globals: what CommonJS has, and what compilers put there. With these,
- * `await import('x')` works in code that TypeScript, swc, esbuild or tsx compiled to CommonJS.
- */
-export const PROVIDED = [
-  'require',
-  '__filename',
-  '__dirname',
-  '__name',
-  '__importStar',
-  '__importDefault',
-  '__toESM',
-  '_interop_require_wildcard',
-  '_interop_require_default',
-  '_interopRequireWildcard',
-  '_interopRequireDefault',
-] as const;
 
 /** Parameters of the worker's methods, as workerpool calls them. */
 export interface WorkerMethods {
@@ -62,7 +45,7 @@ export interface Outcome {
 }
 
 /** What a worker tells while a task runs; `listens` once the task looks at its abort signal. */
-export type WorkerEvent = { readonly listens: true } | { readonly progress: unknown };
+export type WorkerEvent = { readonly call: number } & ({ readonly listens: true } | { readonly progress: unknown });
 
 /** A value on its way: packed, or as it is where sending it cannot fail and packing it would copy it once more. */
 export type Parcel = Uint8Array | { readonly plain: unknown };
@@ -101,7 +84,7 @@ interface PackedError {
   readonly properties: Record<string, Portable>;
 }
 
-const BASES = { Error, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError };
+const BASES = { Error, AggregateError, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError };
 
 /** What Express reads off an error, which its class may have instead. */
 const READ_BY_EXPRESS = ['code', 'status', 'statusCode', 'expose', 'headers'];
@@ -162,7 +145,8 @@ function revive(packed: Portable, revived: Map<PackedError, Error>): unknown {
   if ('list' in packed) return packed.list.map((item) => revive(item, revived));
   const known = revived.get(packed);
   if (known !== undefined) return known;
-  const error = new (classNamed(packed.className, packed.base))(packed.message);
+  const Class = classNamed(packed.className, packed.base);
+  const error = packed.base === 'AggregateError' ? new Class([], packed.message) : new Class(packed.message);
   revived.set(packed, error);
   const define = (key: string, value: unknown, enumerable: boolean) =>
     Object.defineProperty(error, key, { value, enumerable, writable: true, configurable: true });
@@ -174,7 +158,9 @@ function revive(packed: Portable, revived: Map<PackedError, Error>): unknown {
   return error;
 }
 
-function classNamed(name: string, base: string): ErrorConstructor {
-  const Base = BASES[base as keyof typeof BASES] ?? Error;
-  return name === base ? (Base as ErrorConstructor) : ({ [name]: class extends Base {} }[name] as ErrorConstructor);
+type ErrorClass = new (...args: unknown[]) => Error;
+
+function classNamed(name: string, base: string): ErrorClass {
+  const Base = (BASES[base as keyof typeof BASES] ?? Error) as ErrorClass;
+  return name === base ? Base : ({ [name]: class extends Base {} }[name] as ErrorClass);
 }

@@ -4,12 +4,14 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import express from 'express';
 import { createPool, limitInput, offload, problemDetails, timeout } from 'express-unblock';
+import { watchLag } from './lag.mjs';
 import { Ledger } from './ledger.mjs';
 import { LIMIT, MAX_QUEUE, NATURAL_END_MS, WORKERS } from './plan.mjs';
 import * as functions from './tasks.mjs';
 
 /** The app under test, in a process of its own: all three middlewares, every kind of task in every way to offload it. */
 const trace = process.argv[2];
+const lag = watchLag();
 const pool = createPool({ workers: WORKERS, maxQueue: MAX_QUEUE, memory: '48mb' });
 const requests = new AsyncLocalStorage();
 const ledger = new Ledger(pool, requests);
@@ -148,7 +150,7 @@ await once(server, 'listening');
 /** What the laboratory asks for. */
 const orders = {
   /** What happened to one request, for good. */
-  report: ({ id }) => ledger.close(id),
+  report: ({ id }) => ({ ...ledger.close(id), lag: lag() }),
   fault: (fault) => ledger.inflict(fault),
   nextFault: (fault) => ledger.inflictNext(fault),
   /** Between storms: what the pool counts against what was seen of it. */

@@ -9,6 +9,7 @@ import { parseArgs } from 'node:util';
 import { perform } from './client.mjs';
 import { Faults } from './faults.mjs';
 import { judge, labelOf, outlived } from './judge.mjs';
+import { watchLag } from './lag.mjs';
 import { planOf, WORKERS } from './plan.mjs';
 
 /**
@@ -55,13 +56,8 @@ function breach(verdict, why, details = {}) {
   if (shown <= SHOWN) console.log(`\n${verdict.toUpperCase()}: ${why}\n${JSON.stringify(details, null, 1)}`);
 }
 
-/** The worst that this process was late for a timer lately: what it measures can be wrong by as much. */
-let lag = 0;
-let ticked = Date.now();
-setInterval(() => {
-  lag = Math.max(lag * 0.98, Date.now() - ticked - 20);
-  ticked = Date.now();
-}, 20).unref();
+/** What this process measures can be wrong by as much. */
+const lag = watchLag();
 
 const directory = mkdtempSync(path.join(os.tmpdir(), 'chaos-'));
 const trace = path.join(directory, 'trace');
@@ -123,7 +119,7 @@ function readTraces() {
       const index = Number(id);
       if (at === 'began') countStart(index, line);
       const call = stopped.get(index);
-      if (call === undefined || call.told || !outlived(call.at, Number(at), lag)) continue;
+      if (call === undefined || call.told || !outlived(call.at, Number(at), lag())) continue;
       call.told = true;
       breach('hung', `its task still ran ${at - call.at} ms after the call's end`, {
         ...call.spec,
@@ -193,7 +189,7 @@ async function judgeLater(spec, seen) {
   await wait(JUDGED_AFTER_MS);
   const label = seen.leftAt !== undefined ? 'client left' : labelOf(spec, seen);
   outcomes[label] = (outcomes[label] ?? 0) + 1;
-  for (const { verdict, why } of judge(spec, seen, seenByApp, faults, lag)) {
+  for (const { verdict, why } of judge(spec, seen, seenByApp, faults, Math.max(lag(), seenByApp.lag))) {
     breach(verdict, why, { spec, seen, app: seenByApp, replay: replay(spec.index) });
   }
 }

@@ -103,13 +103,19 @@ export class Pool {
   constructor(options: PoolOptions = {}) {
     const who = 'createPool';
     checkOptions(who, options, ['workers', 'minWorkers', 'maxQueue', 'memory', 'env', 'execArgv']);
-    this.#workers = parseInteger(who, 'workers', options.workers ?? Math.max(1, availableParallelism() - 1), 1);
-    this.#minWorkers = parseInteger(who, 'minWorkers', options.minWorkers ?? 0, 0);
+    const {
+      workers = Math.max(1, availableParallelism() - 1),
+      minWorkers = 0,
+      maxQueue = DEFAULT_MAX_QUEUE,
+      env,
+    } = options;
+    this.#workers = parseInteger(who, 'workers', workers, 1);
+    this.#minWorkers = parseInteger(who, 'minWorkers', minWorkers, 0);
     if (this.#minWorkers > this.#workers) {
       throw invalid(who, 'minWorkers', `at most workers (${this.#workers})`, this.#minWorkers);
     }
-    this.#maxQueue = parseInteger(who, 'maxQueue', options.maxQueue ?? DEFAULT_MAX_QUEUE, 0);
-    this.#options = { env: parseEnv(who, options.env), execArgv: parseFlags(who, options) };
+    this.#maxQueue = parseInteger(who, 'maxQueue', maxQueue, 0);
+    this.#options = { env: parseEnv(who, env), execArgv: parseFlags(who, options) };
     open.add(this);
     this.#keepWarm();
   }
@@ -150,9 +156,8 @@ export class Pool {
     };
   }
 
-  close(options: { readonly grace?: Time | undefined } = {}): Promise<void> {
-    checkOptions('pool.close', options, ['grace']);
-    const grace = options.grace === 0 ? 0 : parseTime('pool.close', 'grace', options.grace ?? DEFAULT_GRACE);
+  close(options?: CloseOptions): Promise<void> {
+    const grace = parseGrace('pool.close', options);
     this.#closing ??= this.#close(grace);
     return this.#closing;
   }
@@ -312,16 +317,21 @@ export class Pool {
   }
 }
 
+export interface CloseOptions {
+  /** How long the calls already made may take to finish. Default 5 s; 0 for no time. */
+  readonly grace?: Time | undefined;
+}
+
 /** A pool of worker processes. Without one of their own, all offloaded functions share one pool for each process. */
 export interface WorkerPool {
   /** Resolves once `minWorkers` (at least one) are up; rejects with `ERR_UNBLOCK_WORKER_DIED` when they cannot start. */
   ready(): Promise<void>;
   stats(): PoolStats;
   /**
-   * Takes no more calls and lets those made finish for up to `grace` (default 5 s; 0 for none); the rest ends in
+   * Takes no more calls and lets those made finish for up to `grace`; the rest ends in
    * `ERR_UNBLOCK_POOL_CLOSED`. Resolves when no worker is left. A second call waits for the first.
    */
-  close(options?: { readonly grace?: Time | undefined }): Promise<void>;
+  close(options?: CloseOptions): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
@@ -335,7 +345,8 @@ export function createPool(options?: PoolOptions): WorkerPool {
 }
 
 /** Closes all pools, the default one included. */
-export async function closePools(options?: { readonly grace?: Time | undefined }): Promise<void> {
+export async function closePools(options?: CloseOptions): Promise<void> {
+  parseGrace('closePools', options);
   await Promise.all([...open].map((pool) => pool.close(options)));
 }
 
@@ -346,10 +357,19 @@ export function defaultPool(): Pool {
   return shared;
 }
 
+function parseGrace(who: string, options: CloseOptions = {}): number {
+  checkOptions(who, options, ['grace']);
+  const { grace = DEFAULT_GRACE } = options;
+  return parseTime(who, 'grace', grace, 0);
+}
+
 function parseEnv(who: string, env: unknown): NodeJS.ProcessEnv | undefined {
   if (env === undefined) return undefined;
-  if (typeof env === 'object' && env !== null) return env as NodeJS.ProcessEnv;
-  throw invalid(who, 'env', 'an object such as process.env', env);
+  const isText = (value: unknown) => value === undefined || typeof value === 'string';
+  if (typeof env === 'object' && env !== null && !Array.isArray(env) && Object.values(env).every(isText)) {
+    return env as NodeJS.ProcessEnv;
+  }
+  throw invalid(who, 'env', 'an object of strings such as process.env', env);
 }
 
 function parseFlags(who: string, { execArgv, memory }: PoolOptions): string[] {

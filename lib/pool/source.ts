@@ -2,12 +2,13 @@ import { runInNewContext } from 'node:vm';
 import { type Node, type Program, parse } from 'acorn';
 import { analyze } from 'eslint-scope';
 import { notSelfContained } from '../errors';
-import { PROVIDED } from '../wire';
+import { PROVIDED } from '../worker/provided';
 
 /** The text of a function, and whether it reads as an expression or only as a method inside of an object. */
 export interface Source {
   readonly source: string;
   readonly form: 'expression' | 'method';
+  readonly strict: boolean;
 }
 
 const WAY_OUT =
@@ -17,9 +18,10 @@ const WAY_OUT =
 /**
  * Takes a function's text, and checks that it stands on its own.
  *
+ * @param strict whether the code that hands it over is in strict mode, as it then most likely was itself
  * @throws TypeError `ERR_UNBLOCK_NOT_SELF_CONTAINED`, with the name of what is wrong and the way out
  */
-export function sourceOf(fn: (...args: never[]) => unknown): Source {
+export function sourceOf(fn: (...args: never[]) => unknown, strict: boolean): Source {
   const refuse = (problem: string) => notSelfContained(fn.name || 'the function', problem);
   const source = Function.prototype.toString.call(fn);
   if (/\{\s*\[native code\]\s*\}\s*$/.test(source))
@@ -38,12 +40,20 @@ export function sourceOf(fn: (...args: never[]) => unknown): Source {
     const list = outside.map((name) => `"${name}"`).join(', ');
     throw refuse(`uses ${list} from outside of itself. ${WAY_OUT}`);
   }
-  return { source, form };
+  return { source, form, strict: isStrict(fn, root, strict) };
+}
+
+/** Of plain functions V8 tells: those of sloppy mode have a `caller`. */
+function isStrict(fn: object, { type, async }: Syntax, otherwise: boolean): boolean {
+  return type === 'FunctionExpression' && !async && Object.hasOwn(fn, 'prototype')
+    ? !Object.hasOwn(fn, 'caller')
+    : otherwise;
 }
 
 /** The parts of a syntax tree that matter here. */
 interface Syntax extends Node {
   readonly generator?: boolean;
+  readonly async?: boolean;
   readonly operator?: string;
   readonly argument?: Syntax;
   readonly name?: string;
@@ -57,18 +67,24 @@ interface Syntax extends Node {
 function read(source: string, refuse: (problem: string) => TypeError) {
   const expression = tryParse(`(${source}\n)`);
   const program = expression instanceof Error ? tryParse(`({${source}\n})`) : expression;
-  if (program instanceof Error) throw refuse(`cannot be read on its own: ${program.message}. ${WAY_OUT}`);
+  if (program instanceof Error) {
+    // It is the one or the other: the reading that got further says what is wrong.
+    const { message } = [expression as ParseError, program].sort((a, b) => b.pos - a.pos)[0] as ParseError;
+    throw refuse(`cannot be read on its own: ${message}. ${WAY_OUT}`);
+  }
   const form: Source['form'] = program === expression ? 'expression' : 'method';
   const value = (program.body[0] as unknown as Syntax).expression as Syntax;
   const method = form === 'method' ? value.properties?.[0] : undefined;
   return { program, root: method?.value ?? value, form, kind: method?.kind };
 }
 
-function tryParse(text: string): Program | Error {
+type ParseError = SyntaxError & { pos: number };
+
+function tryParse(text: string): Program | ParseError {
   try {
     return parse(text, { ecmaVersion: 'latest', ranges: true });
   } catch (error) {
-    return error as Error;
+    return error as ParseError;
   }
 }
 
@@ -77,11 +93,11 @@ function namesOutside(program: Program, root: Syntax): string[] {
   const scopes = analyze(program as never, { ecmaVersion: 2022, sourceType: 'script' });
   const used = (scopes.globalScope?.through ?? []).map(({ identifier }) => identifier.name as string);
   const known = globalsOfWorker();
-  // `typeof window === 'undefined'` asks whether a name exists, and guards the other uses of it.
   const asked = new Set<string | undefined>();
   const inherited = new Set<string>();
   for (const node of within(root, () => true)) {
-    if (node.type === 'UnaryExpression' && node.operator === 'typeof') asked.add(node.argument?.name);
+    const name = node.type === 'UnaryExpression' && node.operator === 'typeof' ? node.argument?.name : undefined;
+    if (name !== undefined && MAYBE_GLOBAL.test(name)) asked.add(name);
   }
   for (const { type } of within(root, keepsThis)) {
     if (type === 'Super') inherited.add('super');
@@ -106,9 +122,20 @@ let known: Set<string> | undefined;
 
 /** The language's globals as this Node has them, whatever this process has added, and Node's own. */
 function globalsOfWorker(): Set<string> {
-  known ??= new Set([...runInNewContext('Object.getOwnPropertyNames(globalThis)'), ...NODE_GLOBALS, ...PROVIDED]);
+  known ??= new Set([
+    ...runInNewContext('Object.getOwnPropertyNames(globalThis)'),
+    ...NODE_GLOBALS.filter((name) => Object.hasOwn(globalThis, name)),
+    ...PROVIDED,
+  ]);
   return known;
 }
+
+/**
+ * `typeof window === 'undefined'` asks whether a name exists, and guards the other uses of it: classes of other
+ * environments, and what code that runs in many of them asks for.
+ */
+const MAYBE_GLOBAL =
+  /^([A-Z].*|window|self|document|navigator|(local|session)Storage|define|module|exports|importScripts|__webpack_\w+)$/;
 
 const NODE_GLOBALS =
   `AbortController AbortSignal Blob BroadcastChannel Buffer ByteLengthQueuingStrategy CloseEvent CompressionStream
@@ -116,8 +143,8 @@ const NODE_GLOBALS =
   EventTarget File FormData Headers MessageChannel MessageEvent MessagePort Navigator Performance PerformanceEntry
   PerformanceMark PerformanceMeasure PerformanceObserver PerformanceObserverEntryList PerformanceResourceTiming
   QuotaExceededError ReadableByteStreamController ReadableStream ReadableStreamBYOBReader ReadableStreamBYOBRequest
-  ReadableStreamDefaultController ReadableStreamDefaultReader Request Response Storage SubtleCrypto TextDecoder
+  ReadableStreamDefaultController ReadableStreamDefaultReader Request Response SubtleCrypto TextDecoder
   TextDecoderStream TextEncoder TextEncoderStream TransformStream TransformStreamDefaultController URL URLPattern
   URLSearchParams WebSocket WritableStream WritableStreamDefaultController WritableStreamDefaultWriter atob btoa
-  clearImmediate clearInterval clearTimeout console crypto fetch global localStorage navigator performance process
-  queueMicrotask sessionStorage setImmediate setInterval setTimeout structuredClone`.split(/\s+/);
+  clearImmediate clearInterval clearTimeout console crypto fetch global navigator performance process
+  queueMicrotask setImmediate setInterval setTimeout structuredClone`.split(/\s+/);

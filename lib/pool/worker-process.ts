@@ -109,7 +109,8 @@ export class WorkerProcess {
   }
 
   #onEvent(call: Call, event: WorkerEvent): void {
-    if (this.#call !== call) return;
+    // What an earlier call left behind may still tell of itself.
+    if (this.#call !== call || event.call !== call.id) return;
     if ('listens' in event) {
       this.#listens = true;
       if (call.ending !== undefined) this.#tell(call);

@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import type { WorkerEvent } from '../wire';
 
 /** The `this` of an offloaded plain function. */
@@ -9,16 +10,18 @@ export interface TaskContext {
 }
 
 /** How a task, or what it hands its signal to, finds out about an abort. */
-const LOOKS = ['aborted', 'addEventListener', 'throwIfAborted'] as const;
+const LOOKS = ['aborted', 'reason', 'onabort', 'addEventListener', 'throwIfAborted'] as const;
 
-/** The task that this process runs, if it is a worker: what `express-unblock/worker` and a task's `this` are made of. */
-export class CurrentTask {
-  readonly #emit: (event: WorkerEvent) => void;
-  readonly #followers: ((signal: AbortSignal) => void)[] = [];
-  #call = 0;
+type Emit = (event: WorkerEvent) => void;
+
+/** One call's own: what it leaves behind when it ends does not speak for the next. */
+class RunningTask implements TaskContext {
+  readonly call: number;
+  readonly #emit: Emit;
   #controller: AbortController | undefined;
 
-  constructor(emit: (event: WorkerEvent) => void) {
+  constructor(call: number, emit: Emit) {
+    this.call = call;
     this.#emit = emit;
   }
 
@@ -28,36 +31,73 @@ export class CurrentTask {
   }
 
   progress = (value: unknown): void => {
-    this.#emit({ progress: value });
+    this.#emit({ call: this.call, progress: value });
   };
 
-  /** Calls back at once, and at the start of each task, with that task's signal. */
-  follow(follower: (signal: AbortSignal) => void): void {
-    this.#followers.push(follower);
-    follower(this.signal);
-  }
-
-  begin(call: number): void {
-    this.#call = call;
-    this.#controller = undefined;
-    for (const follower of this.#followers) follower(this.signal);
-  }
-
-  abort(call: number, reason: unknown): void {
-    if (call === this.#call) this.#controller?.abort(reason);
+  abort(reason: unknown): void {
+    this.#controller?.abort(reason);
   }
 
   /** Importing a signal is not yet listening to it: the pool is told when the task first looks. */
   #makeController(): AbortController {
     const controller = new AbortController();
     const { signal } = controller;
-    const heed = (name: (typeof LOOKS)[number]) => {
+    const heed = (): Record<string, unknown> => {
       for (const look of LOOKS) Reflect.deleteProperty(signal, look);
-      this.#emit({ listens: true });
-      return signal[name];
+      this.#emit({ call: this.call, listens: true });
+      return signal as unknown as Record<string, unknown>;
     };
-    for (const name of LOOKS) Object.defineProperty(signal, name, { configurable: true, get: () => heed(name) });
+    for (const look of LOOKS) {
+      Object.defineProperty(signal, look, {
+        configurable: true,
+        get: () => heed()[look],
+        set: (value) => {
+          heed()[look] = value;
+        },
+      });
+    }
     return controller;
+  }
+}
+
+/** The task that this process runs, if it is a worker: what `express-unblock/worker` and a task's `this` are made of. */
+export class CurrentTask implements TaskContext {
+  readonly #emit: Emit;
+  readonly #followers: ((signal: AbortSignal) => void)[] = [];
+  /** Which call is reporting, where it cannot say so by its `this`. */
+  #calls: AsyncLocalStorage<RunningTask> | undefined;
+  #running: RunningTask;
+
+  constructor(emit: Emit) {
+    this.#emit = emit;
+    this.#running = new RunningTask(0, emit);
+  }
+
+  get signal(): AbortSignal {
+    return this.#running.signal;
+  }
+
+  progress = (value: unknown): void => {
+    const { progress } = this.#calls?.getStore() ?? this.#running;
+    progress(value);
+  };
+
+  /** Calls back at once, and at the start of each task, with that task's signal. */
+  follow(follower: (signal: AbortSignal) => void): void {
+    this.#calls ??= new AsyncLocalStorage();
+    this.#followers.push(follower);
+    follower(this.signal);
+  }
+
+  begin<T>(call: number, run: (self: TaskContext) => T): T {
+    const task = new RunningTask(call, this.#emit);
+    this.#running = task;
+    for (const follower of this.#followers) follower(task.signal);
+    return this.#calls === undefined ? run(task) : this.#calls.run(task, run, task);
+  }
+
+  abort(call: number, reason: unknown): void {
+    if (call === this.#running.call) this.#running.abort(reason);
   }
 }
 
@@ -70,4 +110,11 @@ export function currentTask(): CurrentTask | undefined {
 
 export function becomeWorker(task: CurrentTask): void {
   Object.assign(globalThis, { [PLACE]: task });
+  // It may look at signals in ways of its own.
+  const { any } = AbortSignal;
+  AbortSignal.any = (signals) => {
+    const all = [...signals];
+    for (const signal of all) Reflect.get(signal, 'aborted');
+    return any.call(AbortSignal, all);
+  };
 }

@@ -21,14 +21,6 @@ const begun = openLedger(ledger);
 const task = new CurrentTask((event) => workerpool.workerEmit(event));
 becomeWorker(task);
 
-/** A task's `this`. */
-const self: TaskContext = {
-  get signal() {
-    return task.signal;
-  },
-  progress: task.progress,
-};
-
 interface Loaded {
   readonly definition: TaskDefinition;
   fn: TaskFunction | Promise<TaskFunction> | undefined;
@@ -42,13 +34,15 @@ const methods: WorkerMethods = {
     const loaded = find(id, definition);
     if (interruptsLanded() > interrupts) return { ...failed(undefined), notBegun: true };
     begun(call);
-    task.begin(call);
     const { name } = loaded.definition;
     try {
-      const result = interruptible(() => {
-        loaded.fn ??= load(loaded.definition);
-        return typeof loaded.fn === 'function' ? enter(loaded.fn, args) : enterLater(loaded, loaded.fn, args);
-      });
+      const result = task.begin(call, (self) =>
+        interruptible(() => {
+          loaded.fn ??= load(loaded.definition);
+          if (typeof loaded.fn === 'function') return loaded.fn.apply(self, unwrap(args) as unknown[]);
+          return enterLater(loaded, loaded.fn, self, args);
+        }),
+      );
       return isThenable(result)
         ? Promise.resolve(result).then((value) => succeeded(name, value), failed)
         : succeeded(name, result);
@@ -72,15 +66,16 @@ function find(id: number, definition: TaskDefinition | undefined): Loaded {
   return loaded;
 }
 
-async function enterLater(loaded: Loaded, loading: Promise<TaskFunction>, args: Parcel): Promise<unknown> {
+async function enterLater(
+  loaded: Loaded,
+  loading: Promise<TaskFunction>,
+  self: TaskContext,
+  args: Parcel,
+): Promise<unknown> {
   loaded.fn = undefined; // One that fails to load may load the next time.
   const fn = await loading;
   loaded.fn = fn;
-  return interruptible(() => enter(fn, args));
-}
-
-function enter(fn: TaskFunction, args: Parcel): unknown {
-  return fn.apply(self, unwrap(args) as unknown[]);
+  return interruptible(() => fn.apply(self, unwrap(args) as unknown[]));
 }
 
 function succeeded(name: string, value: unknown): Outcome {

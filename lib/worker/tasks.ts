@@ -2,7 +2,8 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { constants, Script } from 'node:vm';
 import { noSuchExport } from '../errors';
-import { PROVIDED, type TaskDefinition } from '../wire';
+import type { TaskDefinition } from '../wire';
+import { PROVIDED, provide } from './provided';
 
 export type TaskFunction = (this: unknown, ...args: unknown[]) => unknown;
 
@@ -11,30 +12,18 @@ export function load(definition: TaskDefinition): TaskFunction | Promise<TaskFun
   return definition.kind === 'function' ? compile(definition) : importFrom(definition);
 }
 
-function compile({ source, form, file, name }: TaskDefinition & { kind: 'function' }): TaskFunction {
+function compile({ source, form, strict, file, name }: TaskDefinition & { kind: 'function' }): TaskFunction {
   // A method's text is one only inside of an object.
   const value = form === 'expression' ? source : `{ ${source}\n}`;
-  const text = `(function (${PROVIDED.join(', ')}) { return (${value}\n) })`;
+  const text = `${strict ? "'use strict';" : ''}(function (${PROVIDED.join(', ')}) { return (${value}\n) })`;
   const script = new Script(text, {
     filename: file,
     importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
   });
   const make = script.runInThisContext() as (...provided: unknown[]) => unknown;
 
-  const provided: Record<(typeof PROVIDED)[number], unknown> = {
-    require: watched(createRequire(file)),
-    __filename: file,
-    __dirname: path.dirname(file),
-    __name: (named: unknown) => named,
-    __importStar: asNamespace,
-    __importDefault: asDefault,
-    __toESM: asNamespace,
-    _interop_require_wildcard: asNamespace,
-    _interop_require_default: asDefault,
-    _interopRequireWildcard: asNamespace,
-    _interopRequireDefault: asDefault,
-  };
-  const made = make(...PROVIDED.map((helper) => provided[helper]));
+  const provided = provide(file, watched(createRequire(file)));
+  const made = make(...PROVIDED.map((name) => provided[name]));
   const fn = (form === 'expression' ? made : onlyMemberOf(made as object)) as TaskFunction;
   Object.defineProperty(fn, 'name', { value: name, configurable: true });
   return fn;
@@ -69,18 +58,6 @@ function watched(require: NodeJS.Require): NodeJS.Require {
 
 interface Required {
   __esModule?: unknown;
-}
-
-// swc calls its helpers as a property of themselves.
-const asNamespace = Object.assign(namespaceOf, { _: namespaceOf });
-const asDefault = Object.assign(defaultOf, { _: defaultOf });
-
-function namespaceOf(module: Required) {
-  return module?.__esModule ? module : { ...module, default: module };
-}
-
-function defaultOf(module: Required) {
-  return module?.__esModule ? module : { default: module };
 }
 
 async function importFrom({ url, name }: TaskDefinition & { kind: 'module' }): Promise<TaskFunction> {
