@@ -43,11 +43,14 @@ export function sourceOf(fn: (...args: never[]) => unknown, strict: boolean): So
   return { source, form, strict: isStrict(fn, root, strict) };
 }
 
-/** Of plain functions V8 tells: those of sloppy mode have a `caller`. */
+/** Of a plain function JavaScript tells: one of strict mode keeps its `caller` to itself. */
 function isStrict(fn: object, { type, async }: Syntax, otherwise: boolean): boolean {
-  return type === 'FunctionExpression' && !async && Object.hasOwn(fn, 'prototype')
-    ? !Object.hasOwn(fn, 'caller')
-    : otherwise;
+  if (type !== 'FunctionExpression' || async || !Object.hasOwn(fn, 'prototype')) return otherwise;
+  try {
+    return Reflect.get(fn, 'caller') === undefined;
+  } catch {
+    return true;
+  }
 }
 
 /** The parts of a syntax tree that matter here. */
