@@ -42,7 +42,8 @@ export function handOver(
   res.statusCode = error.status;
   res.statusMessage = '';
 
-  reserve(req, res, answering, error, report);
+  reserveResponse(res, answering, error, report);
+  reserveRequest(req, answering, report);
   deadline.abort(error);
   const fallback = setTimeout(() => {
     if (res.headersSent) return;
@@ -78,15 +79,13 @@ function refuseHandlers(req: IncomingMessage, res: ServerResponse): Report {
   return report;
 }
 
+function isOwner(owner: RequestContext): boolean {
+  return contexts.getStore() === owner && !owner.late;
+}
+
 /** Lets only calls made in the `owner` context through to `res`. */
-function reserve(
-  req: IncomingMessage,
-  res: ServerResponse,
-  owner: RequestContext,
-  error: HttpError,
-  report: Report,
-): void {
-  const allowed = () => contexts.getStore() === owner && !owner.late;
+function reserveResponse(res: ServerResponse, owner: RequestContext, error: HttpError, report: Report): void {
+  const allowed = () => isOwner(owner);
   const methods = res as unknown as Record<string, (...args: unknown[]) => unknown>;
 
   for (const name of WRITERS) {
@@ -114,6 +113,18 @@ function reserve(
   const { assignSocket } = res;
   res.assignSocket = (socket) => contexts.run(owner, () => assignSocket.call(res, socket));
 
+  // 'drain' comes in the socket's context: a stream that the owner pipes goes on in the owner's.
+  for (const name of ['on', 'addListener', 'prependListener']) {
+    const listen = methods[name] as (event: unknown, listener: unknown) => unknown;
+    methods[name] = function (event, listener) {
+      if (!allowed() || typeof listener !== 'function') return listen.call(this, event, listener);
+      return listen.call(this, event, inContext(owner, res, event as string, listener as Listener));
+    };
+  }
+}
+
+/** Keeps what the routers of Express do for a late handler from what they still have to do for the `owner`. */
+function reserveRequest(req: IncomingMessage, owner: RequestContext, report: Report): void {
   // A late `next()` would use up the error handlers, which it shares with the owner. A router that finds no path to
   // match goes straight to its end.
   const isLate = () => contexts.getStore() === owner.deadline.context;
@@ -131,16 +142,7 @@ function reserve(
   const spared = new Proxy(req.socket, {
     get: (socket, name) => (name === 'destroy' ? destroy : Reflect.get(socket, name)),
   });
-  guard(req, 'socket', { read: (socket) => (allowed() ? socket : spared) });
-
-  // 'drain' comes in the socket's context: a stream that the owner pipes goes on in the owner's.
-  for (const name of ['on', 'addListener', 'prependListener']) {
-    const listen = methods[name] as (event: unknown, listener: unknown) => unknown;
-    methods[name] = function (event, listener) {
-      if (!allowed() || typeof listener !== 'function') return listen.call(this, event, listener);
-      return listen.call(this, event, inContext(owner, res, event as string, listener as Listener));
-    };
-  }
+  guard(req, 'socket', { read: (socket) => (isOwner(owner) ? socket : spared) });
 }
 
 /** Makes what is read from a property, and whether it is written, depend on who does it. */
