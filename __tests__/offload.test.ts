@@ -92,11 +92,24 @@ describe('an offloaded function', () => {
     const pool = createPool({ workers: 1 });
     const leaving = offload(
       function leaving(this: { progress(value: unknown): void }) {
-        setTimeout(() => this.progress('of another'), 20);
+        const state = globalThis as { begun?: boolean; told?: boolean };
+        const waiting = setInterval(() => {
+          if (!state.begun) return;
+          clearInterval(waiting);
+          this.progress('of another');
+          state.told = true;
+        }, 1);
       },
       { pool },
     );
-    const staying = offload(() => new Promise<void>((resolve) => setTimeout(resolve, 100)), { pool });
+    const staying = offload(
+      async () => {
+        const state = globalThis as { begun?: boolean; told?: boolean };
+        state.begun = true;
+        while (!state.told) await new Promise((resolve) => setImmediate(resolve));
+      },
+      { pool },
+    );
     const heard: unknown[] = [];
     await leaving();
     await staying.with({ onProgress: (value) => heard.push(value) })();

@@ -240,19 +240,26 @@ describe.each(expresses)('a handler whose deadline has passed, on %s', (_, expre
     expect(reports.all.map(({ method }) => method)).toEqual(['send']);
   });
 
-  it.each<[string, (req: Request, next: NextFunction) => void]>([
+  it.each<[string, (req: Request, next: NextFunction, asked: Promise<void>) => unknown]>([
     [
       'next(reason) from a listener of its signal',
-      (req, next) => req.deadline.signal.addEventListener('abort', () => next(req.deadline.signal.reason)),
+      (req, next) =>
+        new Promise<void>((resolve) => {
+          req.deadline.signal.addEventListener('abort', () => resolve(next(req.deadline.signal.reason)));
+        }),
     ],
-    ['next() while they are at work', (_req, next) => setTimeout(next, 60)],
-    ['next(error) while they are at work', (_req, next) => setTimeout(() => next(new Error('late')), 60)],
-    ['an abort that it hands on', (req, next) => void abortOf(req.deadline.signal).then(next)],
+    ['next() while they are at work', (_req, next, asked) => asked.then(() => next())],
+    ['next(error) while they are at work', (_req, next, asked) => asked.then(() => next(new Error('late')))],
+    ['an abort that it hands on', (req, next) => abortOf(req.deadline.signal).then(next)],
   ])('does not use up the error handlers with %s', async (_, act) => {
+    const [asked, acted] = [gate(), gate()];
     const app = express();
-    app.get('/', timeout(30), (req, _res, next) => act(req, next));
+    app.get('/', timeout(30), (req, _res, next) => {
+      void Promise.resolve(act(req, next, asked.opened)).then(() => acted.open());
+    });
     app.use(async (error: Error, _req: Request, _res: Response, next: NextFunction) => {
-      await new Promise((resolve) => setTimeout(resolve, 120));
+      asked.open();
+      await acted.opened;
       next(error);
     });
     app.use((error: Error & { status: number }, _req: Request, res: Response, _next: NextFunction) => {

@@ -67,6 +67,7 @@ export type OffloadedModule<Module> = {
     : never]: Module[Name] extends (...args: infer Args) => infer Result ? Offloaded<Args, Awaited<Result>> : never;
 };
 
+/** Moves work to worker processes: one function, or all that a module exports. */
 export interface Offload {
   /**
    * Makes a function run in a worker process, so that the event loop stays free while it computes. It runs from its

@@ -29,6 +29,7 @@ export class Call implements Waiting {
   readonly id = ++calls;
   readonly sequence = this.id;
   readonly task: Task;
+  /** Its place in the queue; of a deadline that is moved later, the queue hears nothing. */
   readonly deadlineAt: number;
   readonly madeAt = performance.now();
   readonly result: Promise<unknown>;

@@ -212,9 +212,13 @@ export class Pool {
   }
 
   #enqueue(call: Call): void {
+    this.#await(call);
+    this.#dispatch();
+  }
+
+  #await(call: Call): void {
     this.#queue.add(call);
     call.onGivenUp = () => void this.#queue.delete(call);
-    this.#dispatch();
   }
 
   /** workerpool is handed a call only when a worker is idle: its own queue stays empty. */
@@ -249,7 +253,7 @@ export class Pool {
           this.#dispatch();
           this.#changed();
         },
-        onReturned: (call) => this.#enqueueAgain(call),
+        onReturned: (call) => this.#await(call),
         onGone: (gone, death) => this.#onGone(gone, death),
       });
       this.#all.add(worker);
@@ -258,11 +262,6 @@ export class Pool {
       this.#onFailedStart({ exitCode: null, signal: null });
     }
     this.#tidying ??= setInterval(() => this.#tidy(), IDLE_MS / 2).unref();
-  }
-
-  #enqueueAgain(call: Call): void {
-    this.#queue.add(call);
-    call.onGivenUp = () => void this.#queue.delete(call);
   }
 
   #onGone(worker: WorkerProcess, death: Death): void {
@@ -317,6 +316,7 @@ export class Pool {
   }
 }
 
+/** For `pool.close` and `closePools`. */
 export interface CloseOptions {
   /** How long the calls already made may take to finish. Default 5 s; 0 for no time. */
   readonly grace?: Time | undefined;
