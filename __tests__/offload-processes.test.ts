@@ -85,6 +85,14 @@ describe('a process with a pool', () => {
     ).toEqual(['42']);
   });
 
+  it('outlives whatever a task sends it past its progress', async () => {
+    const script = `
+      const { offload } = require('express-unblock');
+      const talk = offload((messages) => { for (const message of messages) process.send(message); return 'done'; });
+      talk([null, 0, 'text', {}]).then(() => talk([])).then(console.log);`;
+    expect(await runNode('-e', script)).toEqual({ code: 0, signal: null, stdout: 'done\n', stderr: '' });
+  });
+
   it('gives workers a memory cap of their own, whatever its own is', async () => {
     const limit = '() => require("node:v8").getHeapStatistics().heap_size_limit / 1024 ** 2';
     const script = `

@@ -105,6 +105,10 @@ process.emitWarning = (warning: string | Error, ...rest: unknown[]) => {
   Reflect.apply(emitWarning, process, [warning, ...rest]);
 };
 
+/** workerpool takes every message for one of its own; what a task sends past it is ignored, but at `null` it throws. */
+const send = process.send as (...args: unknown[]) => boolean;
+process.send = (...args: unknown[]) => args[0] === null || Reflect.apply(send, process, args);
+
 // What cannot be sent finds no parent any more.
 process.on('error', () => process.exit(1));
 
