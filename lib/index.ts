@@ -9,15 +9,9 @@ export {
   type TaskContext,
 } from './offload';
 export type { Size, Time } from './options';
-export {
-  type CloseOptions,
-  closePools,
-  createPool,
-  type Percentiles,
-  type PoolOptions,
-  type PoolStats,
-  type WorkerPool,
-} from './pool/pool';
+export type { PoolOptions } from './pool/options';
+export { type CloseOptions, closePools, createPool, type WorkerPool } from './pool/pool';
+export type { Percentiles, PoolStats } from './pool/stats';
 export { type ProblemDetailsOptions, problemDetails } from './problem-details';
 export { currentDeadline, type Deadline } from './request/deadline';
 export { type TimeoutOptions, timeout } from './timeout';

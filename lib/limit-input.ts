@@ -6,7 +6,8 @@ import type { HttpError } from 'http-errors';
 import { asError, tooLarge, unsupportedCharset } from './errors';
 import { checkOptions, invalid, parseFunction, parseInteger, parseSize, type Size } from './options';
 import { abandonBody } from './request/body';
-import { contexts, deadlineOf } from './request/deadline';
+import { contexts } from './request/context';
+import { deadlineOf } from './request/deadline';
 import { cutOff, handOver } from './request/hand-over';
 import { type JsonLimits, JsonShape } from './request/json-shape';
 

@@ -1,17 +1,20 @@
 import { AsyncResource } from 'node:async_hooks';
-import { tracingChannel } from 'node:diagnostics_channel';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import type { Request, RequestHandler, Response } from 'express';
-import { asError, notSerializable } from './errors';
+import type { Request, RequestHandler } from 'express';
+import { notSerializable } from './errors';
 import { checkOptions, invalid, parseChoice, parseFunction, parseTime, type Time } from './options';
-import type { Call, Task } from './pool/call';
+import type { Task } from './pool/call';
+import { callerOf } from './pool/caller';
 import { defaultPool, Pool, type WorkerPool } from './pool/pool';
 import { sourceOf } from './pool/source';
-import { contexts, deadlineOf } from './request/deadline';
+import { submitTraced } from './pool/tracing';
+import { contexts } from './request/context';
+import { handlerOf } from './request/handler';
 import { type Parcel, type TaskDefinition, wrap } from './wire';
 import { currentTask, type TaskContext } from './worker/current-task';
+import { type InPlace, importer, inPlace } from './worker/in-place';
 
 export type { TaskContext };
 
@@ -198,19 +201,7 @@ function offloaded(name: string, start: Start): Offloaded<unknown[], unknown> {
     },
     handler(pick: (req: Request) => readonly unknown[] | Promise<readonly unknown[]>): RequestHandler {
       parseFunction('handler', 'pick', pick);
-      return async function offloadHandler(req, res, next) {
-        // Without a timeout() before it, the request has no limit, but its client may leave.
-        const deadline = deadlineOf(req, res);
-        const { context } = deadline;
-        try {
-          const call = async () => start(parsePicked(await pick(req)), {});
-          send(res, await (contexts.getStore() === context ? call() : contexts.run(context, call)));
-        } catch (error) {
-          // The error handlers have it already.
-          if (context.late && error === deadline.signal.reason) return;
-          next(asError(error));
-        }
-      };
+      return handlerOf(async (req) => start(parsePicked(await pick(req)), {}));
     },
   });
 }
@@ -218,16 +209,6 @@ function offloaded(name: string, start: Start): Offloaded<unknown[], unknown> {
 function parsePicked(picked: readonly unknown[]): unknown[] {
   if (Array.isArray(picked)) return picked;
   throw invalid('handler', 'what pick returns', 'an array of arguments', picked);
-}
-
-function send(res: Response, result: unknown): void {
-  const typed = res.getHeader('Content-Type') !== undefined;
-  if (result === undefined) res.status(204).end();
-  else if (typeof result === 'string') (typed ? res : res.type('text/plain')).send(result);
-  else if (result instanceof Uint8Array) {
-    const { buffer, byteOffset, byteLength } = result;
-    (typed ? res : res.type('application/octet-stream')).send(Buffer.from(buffer, byteOffset, byteLength));
-  } else res.json(result);
 }
 
 let tasks = 0;
@@ -247,8 +228,7 @@ function inWorker(definition: TaskDefinition, settings: Settings): Start {
       signals,
       onProgress: onProgress === undefined ? undefined : AsyncResource.bind(harmless(onProgress)),
     };
-    const pool = settings.pool ?? defaultPool();
-    return isTraced() ? traced(pool, task, packed, limits) : pool.submit(task, packed, limits);
+    return submitTraced(settings.pool ?? defaultPool(), task, packed, limits);
   };
 }
 
@@ -274,83 +254,4 @@ function harmless(listener: (value: unknown) => void): (value: unknown) => void 
       await listener(value);
     } catch {}
   };
-}
-
-const tracing = tracingChannel('express-unblock:offload');
-
-function isTraced(): boolean {
-  const { start, end, asyncStart, asyncEnd, error } = tracing;
-  return [start, end, asyncStart, asyncEnd, error].some(({ hasSubscribers }) => hasSubscribers);
-}
-
-function traced(pool: Pool, task: Task, packed: Parcel, limits: Parameters<Pool['submit']>[2]): Promise<unknown> {
-  let call: Call | undefined;
-  const since = (from: number | undefined, to: number | undefined) =>
-    from === undefined || to === undefined ? undefined : to - from;
-  const message = {
-    task: task.definition.name,
-    get queuedMs() {
-      return since(call?.madeAt, call?.startedAt ?? call?.endedAt);
-    },
-    get runMs() {
-      return since(call?.startedAt, call?.endedAt);
-    },
-    get outcome() {
-      return call?.ending;
-    },
-    get pid() {
-      return call?.pid;
-    },
-  };
-  return tracing.tracePromise(
-    () =>
-      pool.submit(task, packed, limits, (made) => {
-        call = made;
-      }),
-    message,
-  );
-}
-
-type InPlace = (this: TaskContext, ...args: unknown[]) => unknown;
-
-/** In a worker, an offloaded function is the function itself: pools never nest. */
-function inPlace(fn: InPlace): Start {
-  return async (args, { signal, onProgress }) => {
-    signal?.throwIfAborted();
-    const task = currentTask() as TaskContext;
-    const self = {
-      get signal() {
-        return task.signal;
-      },
-      progress: onProgress ?? task.progress,
-    };
-    return fn.apply(self, args);
-  };
-}
-
-function importer(url: string, name: string): InPlace {
-  return async function imported(...args) {
-    const { load } = await import('./worker/tasks.js');
-    return (await load({ kind: 'module', name, url })).apply(this, args);
-  };
-}
-
-/** The file whose code called `callee`, and whether that code is in strict mode. */
-function callerOf(callee: (...args: never[]) => unknown): { file: string; strict: boolean } {
-  const { prepareStackTrace, stackTraceLimit } = Error;
-  const holder: { stack?: NodeJS.CallSite[] } = {};
-  Error.prepareStackTrace = (_, sites) => sites;
-  Error.stackTraceLimit = 10;
-  Error.captureStackTrace(holder, callee);
-  const { stack } = holder;
-  Error.prepareStackTrace = prepareStackTrace;
-  Error.stackTraceLimit = stackTraceLimit;
-  // V8 shows no function of strict code.
-  const strict = stack?.[0]?.getFunction() === undefined;
-  const file = stack
-    ?.map((site) => site.getFileName())
-    .find((name) => name?.startsWith('file:') || path.isAbsolute(name ?? ''));
-  // From the prompt, or from `node --eval`.
-  if (file === undefined || file === null) return { file: path.join(process.cwd(), '[eval]'), strict };
-  return { file: file.startsWith('file:') ? fileURLToPath(file) : file, strict };
 }

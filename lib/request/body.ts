@@ -1,7 +1,8 @@
 import { AsyncResource } from 'node:async_hooks';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import { contexts, deadlineOf } from './deadline';
+import { contexts } from './context';
+import { deadlineOf } from './deadline';
 import { ignorePipelined } from './pipelined';
 
 /** Up to here the rest of an abandoned body is read and the connection kept; a longer rest costs the connection. */

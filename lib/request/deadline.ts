@@ -1,7 +1,7 @@
-import { AsyncLocalStorage } from 'node:async_hooks';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { clientClosed } from '../errors';
 import { parseTime, type Time } from '../options';
+import { contexts, type RequestContext } from './context';
 import { forgiveLateErrors } from './late-errors';
 
 /** The one deadline of a request: `req.deadline`, and `currentDeadline()` from anywhere inside the request. */
@@ -21,15 +21,6 @@ export interface Deadline {
   /** Takes the limit off; the signal still aborts when the client leaves. */
   clear(): void;
 }
-
-/** What runs on behalf of a request, either its handlers or, after it failed, its error handlers. */
-export interface RequestContext {
-  readonly deadline: RequestDeadline;
-  /** There once the response is no longer theirs to write: reports what they still do, and how it failed. */
-  late: ((method: string, error?: unknown) => void) | undefined;
-}
-
-export const contexts = new AsyncLocalStorage<RequestContext>();
 
 /** The deadline of the request that the calling code runs for; `undefined` outside of one. */
 export function currentDeadline(): Deadline | undefined {

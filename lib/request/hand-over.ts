@@ -2,7 +2,8 @@ import { channel } from 'node:diagnostics_channel';
 import { type IncomingMessage, ServerResponse, STATUS_CODES } from 'node:http';
 import { TLSSocket } from 'node:tls';
 import type { HttpError } from 'http-errors';
-import { contexts, deadlineOf, type RequestContext } from './deadline';
+import { contexts, type RequestContext } from './context';
+import { deadlineOf } from './deadline';
 import { forgiveLateErrors } from './late-errors';
 
 /** How long the app's error handlers may stay silent before a bare response goes out in their place. */

@@ -1,5 +1,5 @@
 import { channel } from 'node:diagnostics_channel';
-import { contexts, type RequestContext } from './deadline';
+import { contexts, type RequestContext } from './context';
 
 const late = channel('express-unblock:late');
 

@@ -1,0 +1,75 @@
+import { createHistogram, type RecordableHistogram } from 'node:perf_hooks';
+import type { Call, Ending } from './call';
+
+/** Milliseconds over all calls since the pool's start; `NaN` before the first. */
+export interface Percentiles {
+  readonly p50: number;
+  readonly p90: number;
+  readonly p99: number;
+  readonly max: number;
+}
+
+export interface PoolStats {
+  /** Live worker processes, starting ones included. */
+  readonly workers: number;
+  /** Of these, how many run a call, or are being taken back from one. */
+  readonly busy: number;
+  /** Calls that wait for a worker. */
+  readonly queued: number;
+  /** Since the pool's start: calls that returned … */
+  readonly completed: number;
+  /** … that threw … */
+  readonly failed: number;
+  /** … whose time, or whose request's, ran out … */
+  readonly timedOut: number;
+  /** … whose client left or whose signal aborted … */
+  readonly cancelled: number;
+  /** … that found no room to wait, or the pool closed … */
+  readonly refused: number;
+  /** … and whose worker died. */
+  readonly died: number;
+  /** From the call to its start. */
+  readonly wait: Percentiles;
+  /** From its start to its end. */
+  readonly run: Percentiles;
+}
+
+/** Counts calls by how they ended, and how long they waited and ran. */
+export class CallStats {
+  readonly #counts: Record<Ending, number> = {
+    completed: 0,
+    failed: 0,
+    timedOut: 0,
+    cancelled: 0,
+    refused: 0,
+    died: 0,
+  };
+  readonly #wait = createHistogram();
+  readonly #run = createHistogram();
+
+  add(ending: Ending, { madeAt, startedAt, endedAt }: Call): void {
+    this.#counts[ending]++;
+    if (startedAt === undefined || endedAt === undefined) return;
+    record(this.#wait, startedAt - madeAt);
+    record(this.#run, endedAt - startedAt);
+  }
+
+  /** `undefined` before the first call has run. */
+  get meanRunMs(): number | undefined {
+    return this.#run.count > 0 ? this.#run.mean / 1000 : undefined;
+  }
+
+  report() {
+    return { ...this.#counts, wait: percentiles(this.#wait), run: percentiles(this.#run) };
+  }
+}
+
+/** Node's histograms hold whole numbers from 1: microseconds. */
+function record(histogram: RecordableHistogram, ms: number): void {
+  histogram.record(Math.max(1, Math.round(ms * 1000)));
+}
+
+function percentiles(histogram: RecordableHistogram): Percentiles {
+  const at = (percent: number) => (histogram.count > 0 ? histogram.percentile(percent) / 1000 : Number.NaN);
+  return { p50: at(50), p90: at(90), p99: at(99), max: at(100) };
+}

@@ -1,0 +1,30 @@
+import type { Request, RequestHandler, Response } from 'express';
+import { asError } from '../errors';
+import { contexts } from './context';
+import { deadlineOf } from './deadline';
+
+/** An Express handler that sends what `run` resolves with, and hands what it rejects with to `next`. */
+export function handlerOf(run: (req: Request) => Promise<unknown>): RequestHandler {
+  return async function offloadHandler(req, res, next) {
+    // Without a timeout() before it, the request has no limit, but its client may leave.
+    const deadline = deadlineOf(req, res);
+    const { context } = deadline;
+    try {
+      send(res, await (contexts.getStore() === context ? run(req) : contexts.run(context, run, req)));
+    } catch (error) {
+      // The error handlers have it already.
+      if (context.late && error === deadline.signal.reason) return;
+      next(asError(error));
+    }
+  };
+}
+
+function send(res: Response, result: unknown): void {
+  const typed = res.getHeader('Content-Type') !== undefined;
+  if (result === undefined) res.status(204).end();
+  else if (typeof result === 'string') (typed ? res : res.type('text/plain')).send(result);
+  else if (result instanceof Uint8Array) {
+    const { buffer, byteOffset, byteLength } = result;
+    (typed ? res : res.type('application/octet-stream')).send(Buffer.from(buffer, byteOffset, byteLength));
+  } else res.json(result);
+}

@@ -1,0 +1,31 @@
+import { currentTask, type TaskContext } from './current-task';
+import { load } from './tasks';
+
+export type InPlace = (this: TaskContext, ...args: unknown[]) => unknown;
+
+interface InPlaceOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((value: any) => void) | undefined;
+}
+
+/** In a worker, an offloaded function is the function itself: pools never nest. */
+export function inPlace(fn: InPlace) {
+  return async (args: unknown[], { signal, onProgress }: InPlaceOptions): Promise<unknown> => {
+    signal?.throwIfAborted();
+    const task = currentTask() as TaskContext;
+    const self = {
+      get signal() {
+        return task.signal;
+      },
+      progress: onProgress ?? task.progress,
+    };
+    return fn.apply(self, args);
+  };
+}
+
+/** What a module exports, loaded where it is called. */
+export function importer(url: string, name: string): InPlace {
+  return async function imported(...args) {
+    return (await load({ kind: 'module', name, url })).apply(this, args);
+  };
+}
