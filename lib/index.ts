@@ -13,5 +13,5 @@ export type { PoolOptions } from './pool/options';
 export { type CloseOptions, closePools, createPool, type WorkerPool } from './pool/pool';
 export type { Percentiles, PoolStats } from './pool/stats';
 export { type ProblemDetailsOptions, problemDetails } from './problem-details';
-export { currentDeadline, type Deadline } from './request/deadline';
+export { currentDeadline, type Deadline } from './request/context';
 export { type TimeoutOptions, timeout } from './timeout';

@@ -5,8 +5,8 @@ import { timedOut, uploadTimedOut } from './errors';
 import { checkOptions, parseChoice, parseFunction, parseTime, type Time } from './options';
 import { abandonBody } from './request/body';
 import { awaitsContinue } from './request/connection';
-import { contexts } from './request/context';
-import { type Deadline, deadlineOf } from './request/deadline';
+import { contexts, type Deadline } from './request/context';
+import { deadlineOf } from './request/deadline';
 import { cutOff, handOver } from './request/hand-over';
 
 declare global {

@@ -1,31 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { clientClosed } from '../errors';
 import { parseTime, type Time } from '../options';
-import { contexts, type RequestContext } from './context';
+import { contexts, type Deadline, type RequestContext } from './context';
 import { forgiveLateErrors } from './late-errors';
-
-/** The one deadline of a request: `req.deadline`, and `currentDeadline()` from anywhere inside the request. */
-export interface Deadline {
-  /**
-   * Aborts when the deadline passes or the client leaves, with the error as its reason: `ERR_UNBLOCK_TIMEOUT` or
-   * `ERR_UNBLOCK_UPLOAD_TIMEOUT` for the one, `ERR_UNBLOCK_CLIENT_CLOSED` for the other. Hand it to whatever can stop:
-   * `fetch(url, { signal })`, a database query, an offloaded call (those inside the request have it already).
-   */
-  readonly signal: AbortSignal;
-  /** True once the deadline has passed with the response still owed. */
-  readonly expired: boolean;
-  /** Milliseconds left; 0 once expired, `Infinity` when there is no limit or it was cleared. */
-  remaining(): number;
-  /** Moves the deadline to `time` from now. Does nothing once the deadline has passed or the response is over. */
-  extend(time: Time): void;
-  /** Takes the limit off; the signal still aborts when the client leaves. */
-  clear(): void;
-}
-
-/** The deadline of the request that the calling code runs for; `undefined` outside of one. */
-export function currentDeadline(): Deadline | undefined {
-  return contexts.getStore()?.deadline;
-}
 
 export function deadlineOf(req: IncomingMessage, res: ServerResponse): RequestDeadline {
   // On the request itself: a WeakMap of requests costs the garbage collector more than all the rest of this file.

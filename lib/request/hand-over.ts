@@ -44,7 +44,7 @@ export function handOver(
   res.statusMessage = '';
 
   reserveResponse(res, answering, error, report);
-  reserveRequest(req, answering, report);
+  reserveRequest(req, deadline.context, answering, report);
   deadline.abort(error);
   const fallback = setTimeout(() => {
     if (res.headersSent) return;
@@ -124,11 +124,11 @@ function reserveResponse(res: ServerResponse, owner: RequestContext, error: Http
   }
 }
 
-/** Keeps what the routers of Express do for a late handler from what they still have to do for the `owner`. */
-function reserveRequest(req: IncomingMessage, owner: RequestContext, report: Report): void {
+/** Keeps what the routers of Express do for late `handlers` from what they still have to do for the `owner`. */
+function reserveRequest(req: IncomingMessage, handlers: RequestContext, owner: RequestContext, report: Report): void {
   // A late `next()` would use up the error handlers, which it shares with the owner. A router that finds no path to
   // match goes straight to its end.
-  const isLate = () => contexts.getStore() === owner.deadline.context;
+  const isLate = () => contexts.getStore() === handlers;
   guard(req, 'url', { read: (url) => (isLate() ? '' : url), writable: () => !isLate() });
   // A router puts back its caller's when it is at its end: of a late `next()`, that may be all there is to see.
   guard(req as IncomingMessage & { next?: unknown }, 'next', {
