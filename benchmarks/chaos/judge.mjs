@@ -30,7 +30,7 @@ export function judge(spec, seen, report, faults, lag) {
   ) {
     breach('wrong', `answered with the head of call ${seen.answer.headers['x-id']}`);
   }
-  if (seen.answeredAt - seen.sentAt > limitOf(spec) + ALLOWANCE_MS + lag) {
+  if (seen.answeredAt - seen.sentAt > limitOf(spec, report) + ALLOWANCE_MS + lag) {
     breach('hung', `answered ${seen.answeredAt - seen.sentAt} ms after it was sent`);
   }
   judgeConnection(spec, seen, breach);
@@ -71,7 +71,7 @@ export function labelOf(spec, { answer, ended, statusBefore }) {
 function isAllowed(label, spec, seen, report, faults) {
   if (expected(spec).includes(label) || isUnfinished(label, spec, seen)) return true;
   const end = seen.answeredAt ?? seen.endedAt;
-  if (expectedLate(spec).includes(label) && end - seen.sentAt >= limitOf(spec) - 2) {
+  if (expectedLate(spec).includes(label) && end - seen.sentAt >= limitOf(spec, report) - 2) {
     const patient = spec.deadline >= PATIENT_MS && spec.upload.how !== 'stalled';
     return !patient || spec.task === 'memory' || spec.task === 'disconnect';
   }
@@ -86,9 +86,10 @@ function isUnfinished(label, { leave }, { leftAt }) {
   return leftAt !== undefined && label === '400' && (leave.stage === 'head' || leave.stage === 'body');
 }
 
-/** The earliest that its time can be up. */
-function limitOf({ deadline, task }) {
-  return task === 'silent' ? deadline + 1000 : task === 'extend' ? deadline + 2500 : deadline;
+/** The earliest that its time can be up: a handler that never ran, its upload being slow, has extended nothing. */
+function limitOf({ deadline, task }, { ran }) {
+  if (task === 'silent') return deadline + 1000;
+  return task === 'extend' && ran > 0 ? deadline + 2500 : deadline;
 }
 
 function judgeConnection(spec, seen, breach) {
