@@ -165,7 +165,6 @@ export class WorkerProcess {
 
   /** Takes the worker back from a call that was given up. */
   #reclaim(call: Call): void {
-    if (this.#call !== call || this.state !== 'busy') return;
     const interrupt = call.task.reclaim === 'interrupt' && process.platform !== 'win32';
     if (!interrupt && !this.#listens) {
       this.kill();
