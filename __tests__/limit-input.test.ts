@@ -178,6 +178,23 @@ describe.each(expressVersions)('limitInput on the wire (%s)', (_name, express) =
     }
   });
 
+  it('passes nothing unmeasured behind what has read the body already, and says what is wrong', async () => {
+    for (const limit of [limitInput(100), limitInput(100, { json: { depth: 1 } })]) {
+      const { client, errors, ran } = await start({ before: [express.json()], limit });
+      const headers = { ...CHUNKED, 'Content-Type': 'application/json' };
+      await client.send(head('POST', '/', headers), chunk('[[]]'), chunk(''));
+      expect((await client.answer()).status).toBe(500);
+      expect(errors).toEqual([
+        expect.objectContaining({
+          code: 'ERR_UNBLOCK_BAD_OPTION',
+          message:
+            'limitInput: must stand in front of what reads the body; behind it, pick what to measure with the option of',
+        }),
+      ]);
+      expect(ran).toEqual([]);
+    }
+  });
+
   it('takes 0 for a limit: no body at all', async () => {
     const { client } = await start({ limit: limitInput(0), after: [raw] });
     await client.send(head('GET', '/'));

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { fixture, isAlive, runNode, startNode, untilGone } from './support/workers';
 
 const PARENT = fixture('parent.cjs');
@@ -37,6 +38,16 @@ describe('a process with a pool', () => {
     ['that keeps workers warm', 'keepsWarm', ''],
   ])('%s ends by itself, and prints nothing of ours', async (_, action, stdout) => {
     expect(await runNode(PARENT, action)).toEqual({ code: 0, signal: null, stdout, stderr: '' });
+  });
+
+  it('sees in stack traces where in its file a task threw', async () => {
+    const { stdout } = await runNode(PARENT, 'throwing');
+    const line =
+      1 +
+      readFileSync(PARENT, 'utf8')
+        .split('\n')
+        .findIndex((text) => text.includes('// here'));
+    expect(stdout).toContain(`${PARENT}:${line}:13`);
   });
 
   it('is neither ended nor disturbed by a progress listener that throws or rejects', async () => {

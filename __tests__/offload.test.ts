@@ -1,5 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
+import express from 'express';
 import { closePools, createPool, offload, problemDetails, timeout } from 'express-unblock';
+import request from 'supertest';
 
 afterAll(() => closePools({ grace: 0 }));
 
@@ -117,6 +119,16 @@ describe('an offloaded function', () => {
     await pool.close();
   });
 
+  it('is told by name that it reports what cannot be cloned', async () => {
+    const report = offload(function report(this: { progress(value: unknown): void }) {
+      this.progress(() => 1);
+    });
+    await expect(report()).rejects.toMatchObject({
+      code: 'ERR_UNBLOCK_NOT_SERIALIZABLE',
+      message: expect.stringMatching(/^A progress report of the task cannot be sent between processes: /),
+    });
+  });
+
   it('has stack traces that name its file', async () => {
     const fail = offload(function failing() {
       throw new Error('broken');
@@ -190,6 +202,19 @@ describe('arguments and results', () => {
       message: expect.stringContaining('Argument 2 of send'),
     });
     await expect(send(Symbol('s'))).rejects.toMatchObject({ message: expect.stringContaining('Argument 1') });
+  });
+
+  it('that are a request, as where a function is used as a handler, are told the way out', async () => {
+    const send = offload(function send(..._all: unknown[]) {}) as (...args: unknown[]) => Promise<void>;
+    const app = express();
+    app.get('/', (req, res, next) => {
+      send(req, res, next).catch(({ message }) => res.json(message));
+    });
+    const { body } = await request(app).get('/');
+    expect(body).toBe(
+      'Argument 1 of send cannot be sent between processes: it is a request or a response. ' +
+        'As a handler use run.handler((req) => [req.body]), which picks what the task needs',
+    );
   });
 
   it('which cannot be cloned on the way back are an error that leaves the worker usable', async () => {

@@ -46,6 +46,16 @@ describe.each(expresses)('the answer after the deadline, on %s', (_, express) =>
     expect((await connection.get('/next')).body).toBe('next');
   });
 
+  it("of Express's own final handler, too, shows nothing of the inside", async () => {
+    const app = express();
+    app.get('/slow', timeout(30), hang);
+    jest.spyOn(console, 'error').mockImplementation();
+    const { status, body } = await (await Connection.open((await serve(app)).port)).get('/slow');
+    jest.restoreAllMocks();
+    expect(status).toBe(504);
+    expect(body).toContain('<pre>GatewayTimeoutError: Request exceeded the time limit for processing</pre>');
+  });
+
   it('may be rendered by a view engine that takes its time', async () => {
     const app = express();
     app.set('views', __dirname);

@@ -117,6 +117,10 @@ export function aHandlerPicksTheArgumentsFromTheRequest() {
   app.get('/:text', handler);
   app.get(
     '/:text',
+    repeat.handler((req: Request<{ text: string }>) => [req.params.text, 2]),
+  );
+  app.get(
+    '/:text',
     repeat.handler(async () => ['a', 2]),
   );
   app.get(

@@ -6,30 +6,41 @@ import createError from 'http-errors';
  */
 
 export function timedOut(timeout: number) {
-  return createError(504, 'Request exceeded the time limit for processing', { code: 'ERR_UNBLOCK_TIMEOUT', timeout });
+  return withoutStack(
+    createError(504, 'Request exceeded the time limit for processing', { code: 'ERR_UNBLOCK_TIMEOUT', timeout }),
+  );
 }
 
 /** The client, not the work, was what the request waited for: 408 (RFC 9110, section 15.5.9). */
 export function uploadTimedOut(timeout: number) {
-  return createError(408, 'Request body did not arrive within the time limit', {
-    code: 'ERR_UNBLOCK_UPLOAD_TIMEOUT',
-    timeout,
-  });
+  return withoutStack(
+    createError(408, 'Request body did not arrive within the time limit', {
+      code: 'ERR_UNBLOCK_UPLOAD_TIMEOUT',
+      timeout,
+    }),
+  );
 }
 
 export function callTimedOut(task: string, timeout: number) {
-  return createError(504, `${task} exceeded its time limit of ${timeout} ms`, {
-    code: 'ERR_UNBLOCK_TIMEOUT',
-    timeout,
-  });
+  return withoutStack(
+    createError(504, `${task} exceeded its time limit of ${timeout} ms`, { code: 'ERR_UNBLOCK_TIMEOUT', timeout }),
+  );
 }
 
 /** 499 is nginx's status for a client that left before the answer; it is never sent. */
 export function clientClosed() {
-  return createError(499, 'Client closed the request', {
-    name: 'ClientClosedRequestError',
-    code: 'ERR_UNBLOCK_CLIENT_CLOSED',
-  });
+  return withoutStack(
+    createError(499, 'Client closed the request', {
+      name: 'ClientClosedRequestError',
+      code: 'ERR_UNBLOCK_CLIENT_CLOSED',
+    }),
+  );
+}
+
+/** Made by a timer or an event: the stack would name nothing but this package's inside, in logs and on error pages. */
+function withoutStack<E extends Error>(error: E): E {
+  error.stack = `${error.name}: ${error.message}`;
+  return error;
 }
 
 export function tooLarge(details: {
@@ -79,17 +90,18 @@ export interface Death {
 }
 
 export function workerDied(task: string, death: Death) {
-  return createError(500, `The worker process stopped while running ${task}`, {
-    code: 'ERR_UNBLOCK_WORKER_DIED',
-    ...death,
-  });
+  return withoutStack(
+    createError(500, `The worker process stopped while running ${task}`, { code: 'ERR_UNBLOCK_WORKER_DIED', ...death }),
+  );
 }
 
 export function workerNotStarted(death: Death) {
-  return createError(500, 'The worker process could not start; its standard error says why', {
-    code: 'ERR_UNBLOCK_WORKER_DIED',
-    ...death,
-  });
+  return withoutStack(
+    createError(500, 'The worker process could not start; its standard error says why', {
+      code: 'ERR_UNBLOCK_WORKER_DIED',
+      ...death,
+    }),
+  );
 }
 
 export function notSerializable(what: string, task: string, cause: unknown) {
@@ -98,6 +110,16 @@ export function notSerializable(what: string, task: string, cause: unknown) {
     code: 'ERR_UNBLOCK_NOT_SERIALIZABLE',
     cause,
   });
+}
+
+/** Behind a parser there is nothing left to count, and a limit that counts nothing would let everything pass. */
+export function bodyAlreadyRead() {
+  return Object.assign(
+    new TypeError(
+      'limitInput: must stand in front of what reads the body; behind it, pick what to measure with the option of',
+    ),
+    { code: 'ERR_UNBLOCK_BAD_OPTION' },
+  );
 }
 
 export function notSelfContained(task: string, problem: string) {

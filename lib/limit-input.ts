@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { isAnyArrayBuffer, isMap, isSet } from 'node:util/types';
 import type { Request } from 'express';
 import type { HttpError } from 'http-errors';
-import { asError, tooLarge, unsupportedCharset } from './errors';
+import { asError, bodyAlreadyRead, tooLarge, unsupportedCharset } from './errors';
 import { checkOptions, invalid, parseFunction, parseInteger, parseSize, type Size } from './options';
 import { abandonBody } from './request/body';
 import { contexts } from './request/context';
@@ -38,7 +38,8 @@ const rejected = channel('express-unblock:reject');
  *
  * Errors handed to `next`: 413 `ERR_UNBLOCK_TOO_LARGE` (`type: 'entity.too.large'`) with `limit`, and `received` or,
  * where `Content-Length` alone condemned it, `expected`. With `json`, JSON in another charset than UTF-8, whose shape
- * cannot be seen: 415 `ERR_UNBLOCK_UNSUPPORTED_CHARSET`.
+ * cannot be seen: 415 `ERR_UNBLOCK_UNSUPPORTED_CHARSET`. Behind what has read the body already, without `of`:
+ * `ERR_UNBLOCK_BAD_OPTION`, unless `Content-Length` tells all there is to know.
  */
 export function limitInput(max: Size, options: LimitInputOptions = {}) {
   checkOptions('limitInput', options, ['of', 'json']);
@@ -76,6 +77,7 @@ export function limitInput(max: Size, options: LimitInputOptions = {}) {
     if (expected === 0 && !chunked) next();
     else if (charset !== UTF_8) next(report(req, res, unsupportedCharset(charset)));
     else if (!chunked && shape === undefined) next();
+    else if (req.readableEnded && req.readableDidRead) next(bodyAlreadyRead());
     else watch(req, res, limit, shape, next);
   };
 }

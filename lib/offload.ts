@@ -1,12 +1,13 @@
 import { AsyncResource } from 'node:async_hooks';
 import { existsSync } from 'node:fs';
+import { IncomingMessage, ServerResponse } from 'node:http';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { Request, RequestHandler } from 'express';
 import { notSerializable } from './errors';
 import { checkOptions, invalid, parseChoice, parseFunction, parseTime, type Time } from './options';
 import type { Task } from './pool/call';
-import { callerOf } from './pool/caller';
+import { callerOf, lineOf } from './pool/caller';
 import { defaultPool, Pool, type WorkerPool } from './pool/pool';
 import { sourceOf } from './pool/source';
 import { submitTraced } from './pool/tracing';
@@ -60,7 +61,9 @@ export interface Offloaded<Args extends unknown[], Result> {
    * An Express handler that calls with what `pick` takes from the request, and sends the result: strings as text,
    * `Buffer` and `Uint8Array` as octets, `undefined` as 204, everything else as JSON. Errors go to `next`.
    */
-  handler(pick: (req: Request) => Readonly<Args> | Promise<Readonly<Args>>): RequestHandler;
+  handler<Params = Request['params']>(
+    pick: (req: Request<Params>) => Readonly<Args> | Promise<Readonly<Args>>,
+  ): RequestHandler<Params>;
 }
 
 /** What `offload.module` gives: an offloaded function for each function that the module exports. */
@@ -114,7 +117,9 @@ export const offload = Object.assign(
     if (currentTask() !== undefined) return offloaded(name, inPlace(fn));
 
     const { file, strict } = callerOf(offload);
-    const definition = { kind: 'function' as const, name: name || 'anonymous', file, ...sourceOf(fn, strict) };
+    const source = sourceOf(fn, strict);
+    const line = lineOf(source.source, file);
+    const definition = { kind: 'function' as const, name: name || 'anonymous', file, line, ...source };
     return offloaded(name, inWorker(definition, settings));
   },
   {
@@ -199,7 +204,7 @@ function offloaded(name: string, start: Start): Offloaded<unknown[], unknown> {
       const parsed = parseCall(options);
       return async (...args: unknown[]) => start(args, parsed);
     },
-    handler(pick: (req: Request) => readonly unknown[] | Promise<readonly unknown[]>): RequestHandler {
+    handler(pick: (req: Request<any>) => readonly unknown[] | Promise<readonly unknown[]>): RequestHandler<any> {
       parseFunction('handler', 'pick', pick);
       return handlerOf(async (req) => start(parsePicked(await pick(req)), {}));
     },
@@ -232,6 +237,13 @@ function inWorker(definition: TaskDefinition, settings: Settings): Start {
   };
 }
 
+const NOT_A_HANDLER =
+  'it is a request or a response. As a handler use run.handler((req) => [req.body]), which picks what the task needs';
+
+function isOfHttp(value: unknown): boolean {
+  return value instanceof IncomingMessage || value instanceof ServerResponse;
+}
+
 function packArguments(name: string, args: unknown[]): Parcel {
   try {
     return wrap(args);
@@ -240,7 +252,7 @@ function packArguments(name: string, args: unknown[]): Parcel {
       try {
         wrap(arg);
       } catch (cause) {
-        throw notSerializable(`Argument ${at + 1}`, name, cause);
+        throw notSerializable(`Argument ${at + 1}`, name, isOfHttp(arg) ? NOT_A_HANDLER : cause);
       }
     }
     throw notSerializable('An argument', name, whole);

@@ -14,6 +14,7 @@ export type TaskDefinition =
       readonly strict: boolean;
       /** Where it was written: imports are resolved from here, stack traces name it. */
       readonly file: string;
+      readonly line: number;
     }
   | { readonly kind: 'module'; readonly name: string; readonly url: string };
 

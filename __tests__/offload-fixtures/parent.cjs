@@ -38,6 +38,12 @@ const actions = {
     });
     console.log(await run('short'));
   },
+  throwing: async () => {
+    const fail = offload((message) => {
+      throw new Error(message); // here
+    });
+    console.log((await fail('now').catch((error) => error)).stack);
+  },
   throwingListener: async () => {
     const onProgress = () => {
       throw new Error('listener');

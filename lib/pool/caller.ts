@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -19,4 +20,16 @@ export function callerOf(callee: (...args: never[]) => unknown): { file: string;
   // From the prompt, or from `node --eval`.
   if (file === undefined || file === null) return { file: path.join(process.cwd(), '[eval]'), strict };
   return { file: file.startsWith('file:') ? fileURLToPath(file) : file, strict };
+}
+
+/** Where in its file a function's text begins, for stack traces; 1 where that cannot be told, as in compiled code. */
+export function lineOf(source: string, file: string): number {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch {
+    return 1;
+  }
+  const at = text.indexOf(source);
+  return at === text.lastIndexOf(source) ? text.slice(0, Math.max(0, at)).split('\n').length : 1;
 }

@@ -38,9 +38,15 @@ export function sourceOf(fn: (...args: never[]) => unknown, strict: boolean): So
   }
   if (outside.length > 0) {
     const list = outside.map((name) => `"${name}"`).join(', ');
-    throw refuse(`uses ${list} from outside of itself. ${WAY_OUT}`);
+    throw refuse(`uses ${list} from outside of itself. ${wayOutFor(fn.name, outside)}`);
   }
   return { source, form, strict: isStrict(fn, root, strict) };
+}
+
+function wayOutFor(ownName: string, outside: string[]): string {
+  if (outside.includes('this')) return 'An arrow function has no "this" of its own: write it as a function';
+  if (outside.includes(ownName)) return `To call itself, it needs a name in its own text: function ${ownName}() { … }`;
+  return WAY_OUT;
 }
 
 /** Of a plain function JavaScript tells: one of strict mode keeps its `caller` to itself. */
@@ -93,7 +99,7 @@ function tryParse(text: string): Program | ParseError {
 
 /** Every name that would not resolve in a worker, once. */
 function namesOutside(program: Program, root: Syntax): string[] {
-  const scopes = analyze(program as never, { ecmaVersion: 2022, sourceType: 'script' });
+  const scopes = analyze(program as never, { ecmaVersion: 2022, sourceType: 'script', ignoreEval: true });
   const used = (scopes.globalScope?.through ?? []).map(({ identifier }) => identifier.name as string);
   const known = globalsOfWorker();
   const asked = new Set<string | undefined>();

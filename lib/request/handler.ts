@@ -4,7 +4,7 @@ import { contexts } from './context';
 import { deadlineOf } from './deadline';
 
 /** An Express handler that sends what `run` resolves with, and hands what it rejects with to `next`. */
-export function handlerOf(run: (req: Request) => Promise<unknown>): RequestHandler {
+export function handlerOf(run: (req: Request<any>) => Promise<unknown>): RequestHandler<any> {
   return async function offloadHandler(req, res, next) {
     // Without a timeout() before it, the request has no limit, but its client may leave.
     const deadline = deadlineOf(req, res);

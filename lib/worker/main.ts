@@ -18,7 +18,13 @@ import { isSpoiled, load, type TaskFunction } from './tasks';
 /** What runs first in a worker process. Its last arguments are its parent's process id and its ledger. */
 const [parent, ledger] = process.argv.slice(-2) as [string, string];
 const begun = openLedger(ledger);
-const task = new CurrentTask((event) => workerpool.workerEmit(event));
+const task = new CurrentTask((event) => {
+  try {
+    workerpool.workerEmit(event);
+  } catch (cause) {
+    throw notSerializable('A progress report', 'the task', cause);
+  }
+});
 becomeWorker(task);
 
 interface Loaded {

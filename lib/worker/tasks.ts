@@ -12,12 +12,13 @@ export function load(definition: TaskDefinition): TaskFunction | Promise<TaskFun
   return definition.kind === 'function' ? compile(definition) : importFrom(definition);
 }
 
-function compile({ source, form, strict, file, name }: TaskDefinition & { kind: 'function' }): TaskFunction {
+function compile({ source, form, strict, file, line, name }: TaskDefinition & { kind: 'function' }): TaskFunction {
   // A method's text is one only inside of an object.
   const value = form === 'expression' ? source : `{ ${source}\n}`;
-  const text = `${strict ? "'use strict';" : ''}(function (${PROVIDED.join(', ')}) { return (${value}\n) })`;
+  const text = `${strict ? "'use strict';" : ''}(function (${PROVIDED.join(', ')}) { return (\n${value}\n) })`;
   const script = new Script(text, {
     filename: file,
+    lineOffset: line - 2,
     importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
   });
   const make = script.runInThisContext() as (...provided: unknown[]) => unknown;
