@@ -55,7 +55,7 @@ describe.each(expressVersions)('limitInput with json (%s)', (_name, express) => 
   it('is not got round by how the body says that it is encoded', async () => {
     const { post, errors } = await start();
     expect(await post(nested(5), { 'Content-Encoding': '' })).toMatchObject({ status: 413 });
-    for (const charset of ['utf-16', 'UTF-16LE', '"utf-7"', 'utf-8; charset=utf-7']) {
+    for (const charset of ['utf-16', 'UTF-16LE', '"utf-7"', 'utf-8; charset=utf-7', 'utf-16le; x="; charset=utf-8"']) {
       const type = `application/json; charset=${charset}`;
       expect(await post(Buffer.from(nested(5), 'utf16le'), { 'Content-Type': type })).toMatchObject({ status: 415 });
     }

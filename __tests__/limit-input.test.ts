@@ -95,7 +95,7 @@ describe('limitInput of a measure', () => {
     ['a promise', Promise.resolve('x')],
     ['a function', () => 1],
   ])('lets nothing through that it cannot measure: %s', (_what, value) => {
-    expect(outcome(100, () => value)).toEqual([expect.objectContaining({ name: 'TypeError' })]);
+    expect(outcome(100, () => value)).toEqual([expect.objectContaining({ name: 'TypeError', status: 400 })]);
   });
 
   it('hands what the measuring function throws to next', () => {

@@ -83,6 +83,12 @@ describe('a process with a pool', () => {
     });
   });
 
+  it('may have flags with values that are not for its workers', async () => {
+    const script = "import { offload } from 'express-unblock'; console.log(await offload(() => 6 * 7)());";
+    const { code, stdout } = await runNode('--inspect-port', '0', '--input-type', 'module', '--eval', script);
+    expect([code, stdout]).toEqual([0, '42\n']);
+  });
+
   it.each(['-e', '-p', '--eval', '--eval='])('may be a text given with %s', async (flag) => {
     const script = "require('express-unblock').offload(() => 6 * 7)().then(console.log)";
     const { code, stdout } = await runNode(...(flag.endsWith('=') ? [flag + script] : [flag, script]));

@@ -33,6 +33,16 @@ describe.each([
   ['Express 4', express4],
   ['Express 5', express],
 ])('in %s', (_, framework) => {
+  it('a request without a timeout() has no deadline to move, and its calls run', async () => {
+    const handler = pidOf.handler(async (req) => {
+      req.deadline.extend(1);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      return [];
+    });
+    const app = framework().get('/', handler);
+    expect((await request(app).get('/')).body).toBe(await pidOf());
+  });
+
   it.each([
     [{ a: 1 }, 'application/json; charset=utf-8', '{"a":1}'],
     [[1, null], 'application/json; charset=utf-8', '[1,null]'],

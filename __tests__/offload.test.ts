@@ -119,6 +119,20 @@ describe('an offloaded function', () => {
     await pool.close();
   });
 
+  it('calls others in place, whose progress listeners may fail', async () => {
+    const outer = offload(async () => {
+      const inner = require('express-unblock').offload(function inner(this: { progress(value: unknown): void }) {
+        this.progress(1);
+        return 'done';
+      });
+      const throws = () => {
+        throw new Error('listener');
+      };
+      return [await inner.with({ onProgress: throws })(), await inner.with({ onProgress: async () => throws() })()];
+    });
+    expect(await outer()).toEqual(['done', 'done']);
+  });
+
   it('is told by name that it reports what cannot be cloned', async () => {
     const report = offload(function report(this: { progress(value: unknown): void }) {
       this.progress(() => 1);
@@ -202,6 +216,26 @@ describe('arguments and results', () => {
       message: expect.stringContaining('Argument 2 of send'),
     });
     await expect(send(Symbol('s'))).rejects.toMatchObject({ message: expect.stringContaining('Argument 1') });
+  });
+
+  it('and results that are arrays with more than their items cross as such, or are refused by name', async () => {
+    const pid = await pidOf();
+    const same = offload((list: unknown) => list);
+    expect(await same(Object.assign(['a'], { total: 1 }))).toEqual(Object.assign(['a'], { total: 1 }));
+    await expect(same(Object.assign(['a'], { total() {} }))).rejects.toMatchObject({
+      code: 'ERR_UNBLOCK_NOT_SERIALIZABLE',
+    });
+    const made = offload((..._all: unknown[]) => Object.assign([1], { total() {} }));
+    await expect(made()).rejects.toMatchObject({ code: 'ERR_UNBLOCK_NOT_SERIALIZABLE' });
+    const app = express();
+    app.get(
+      '/',
+      made.handler(() => Object.assign([], { total() {} })),
+    );
+    app.use(problemDetails());
+    const { body } = await request(app).get('/');
+    expect(body).toMatchObject({ status: 500, code: 'ERR_UNBLOCK_NOT_SERIALIZABLE' });
+    expect(await pidOf()).toBe(pid);
   });
 
   it('that are a request, as where a function is used as a handler, are told the way out', async () => {

@@ -93,6 +93,14 @@ describe.each(expresses)('problemDetails on %s', (_, express) => {
     expect((await answerTo(error)).headers['retry-after']).toBe('7');
   });
 
+  it.each([
+    ['of errors that are none of HTTP', Object.assign(new Error('refused'), { headers: { 'X-Internal-Host': 'db' } })],
+    ['that are no headers', Object.assign(createError(400, 'x'), { headers: 'text' })],
+  ])('sends no headers %s', async (_, error) => {
+    const { headers } = await answerTo(error);
+    expect(Object.keys(headers).sort()).toEqual(Object.keys((await answerTo(createError(400, 'x'))).headers).sort());
+  });
+
   it('is not read as what the handler was about to send', async () => {
     const { headers } = await answerTo(createError(400, 'x'), {}, (res) => {
       res.statusMessage = 'Fine';

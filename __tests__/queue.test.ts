@@ -5,7 +5,7 @@ interface Item extends Waiting {
   deadlineAt: number;
 }
 
-const inOrder = (a: Item, b: Item) => a.deadlineAt - b.deadlineAt || a.sequence - b.sequence;
+const inOrder = (a: Item, b: Item) => a.deadlineAt - b.deadlineAt || a.id - b.id;
 
 describe('DeadlineQueue', () => {
   const step = fc.oneof(
@@ -19,9 +19,9 @@ describe('DeadlineQueue', () => {
       fc.property(fc.array(step, { maxLength: 200 }), (steps) => {
         const queue = new DeadlineQueue<Item>();
         let model: Item[] = [];
-        for (const [sequence, { do: action, at }] of steps.entries()) {
+        for (const [id, { do: action, at }] of steps.entries()) {
           if (action === 'add') {
-            const item = { deadlineAt: at, sequence, place: -1 };
+            const item = { deadlineAt: at, id, place: -1 };
             queue.add(item);
             model.push(item);
           } else if (action === 'take') {
@@ -47,15 +47,15 @@ describe('DeadlineQueue', () => {
     const costAt = (length: number) => {
       const queue = new DeadlineQueue<Item>();
       let looks = 0;
-      const itemAt = (sequence: number) => ({
+      const itemAt = (id: number) => ({
         get deadlineAt() {
           looks++;
-          return (sequence * 7919) % 104_729;
+          return (id * 7919) % 104_729;
         },
-        sequence,
+        id,
         place: -1,
       });
-      const items = Array.from({ length }, (_, sequence) => itemAt(sequence));
+      const items = Array.from({ length }, (_, id) => itemAt(id));
       for (const item of items) queue.add(item);
       looks = 0;
       for (let n = 0; n < 100; n++) {

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Request, Response } from 'express';
+import type { NextFunction, Request, Response } from 'express';
 import { createPool, offload, problemDetails, timeout } from 'express-unblock';
 import { abortOf, Connection, cleanUp, expresses, gate, serve } from './support/keep-alive';
 
@@ -48,6 +48,32 @@ describe.each(expresses)('the client of a request with a deadline, on %s', (_, e
       reason.open(deadline.signal.reason);
     });
     expect(await reason.opened).toMatchObject({ code: 'ERR_UNBLOCK_CLIENT_CLOSED', status: 499 });
+  });
+
+  it('has left before the deadline was set: nothing is begun for it, and nothing comes of the deadline', async () => {
+    const [arrived, left, reason] = [gate<Response>(), gate<number>(), gate<unknown>()];
+    const app = express();
+    const errors: unknown[] = [];
+    app.get(
+      '/',
+      async (_req, res, next) => {
+        arrived.open(res);
+        await once(res, 'close');
+        next();
+      },
+      timeout(30),
+      (req, _res, _next) => {
+        reason.open(req.deadline.signal.reason);
+        left.open(req.deadline.remaining());
+      },
+    );
+    app.use((error: unknown, _req: Request, _res: Response, _next: NextFunction) => void errors.push(error));
+    const connection = await Connection.open((await serve(app)).port);
+    connection.send('GET', '/');
+    await arrived.opened;
+    connection.socket.destroy();
+    expect(await reason.opened).toMatchObject({ code: 'ERR_UNBLOCK_CLIENT_CLOSED' });
+    expect([await left.opened, errors]).toEqual([Number.POSITIVE_INFINITY, []]);
   });
 
   it('aborts the signal when it leaves in the middle of its upload', async () => {

@@ -21,6 +21,7 @@ const lateActs: [string, string, Act][] = [
   ['res.removeHeader', 'removeHeader', (res) => res.removeHeader('X-Early')],
   ['res.cookie', 'setHeader', (res) => res.cookie('late', 'yes')],
   ['res.writeHead', 'writeHead', (res) => res.writeHead(200, { 'X-Late': 'yes' })],
+  ['res.writeHeader', 'writeHeader', (res) => (res as any).writeHeader(200, { 'X-Late': 'yes' })],
   ['res.flushHeaders', 'flushHeaders', (res) => res.flushHeaders()],
   ['res.write', 'write', (res) => res.write('late')],
   ['res.end', 'end', (res) => res.end('late')],

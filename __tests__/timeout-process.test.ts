@@ -37,6 +37,10 @@ describe.each([
     expect(lines).toEqual(expect.arrayContaining(['answered 504', expect.stringMatching(/^late /), 'next 200']));
   });
 
+  it('lives on where a handler that lost its client before it asked for the signal rejects with why', async () => {
+    expect(await run(express, 'deserts')).toEqual({ code: 0, errors: '', lines: ['next 200'] });
+  });
+
   it.each([
     ['a rejection outside of any request', 'rejectsOutside', /Error: outside/],
     ['a throw outside of any request', 'throwsOutside', /Error: outside/],

@@ -119,7 +119,12 @@ describe.each(expresses)('timeout on %s', (_, express) => {
       timeout(() => 0),
       hang,
     );
+    const nothing = () => {
+      throw undefined;
+    };
+    app.get('/nothing', timeout(nothing), (_req, res) => void res.send('without a deadline'));
     const connection = await open();
+    expect((await connection.get('/nothing')).status).toBe(500);
     expect((await connection.get('/throws')).status).toBe(418);
     expect((await connection.get('/skip')).status).toBe(418);
     expect(JSON.parse((await connection.get('/bad')).body)).toMatchObject({

@@ -105,7 +105,7 @@ export function workerNotStarted(death: Death) {
 }
 
 export function notSerializable(what: string, task: string, cause: unknown) {
-  const reason = cause instanceof Error || isErrorLike(cause) ? cause.message : String(cause);
+  const reason = isErrorLike(cause) ? cause.message : String(cause);
   return createError(500, `${what} of ${task} cannot be sent between processes: ${reason}`, {
     code: 'ERR_UNBLOCK_NOT_SERIALIZABLE',
     cause,
@@ -136,9 +136,13 @@ export function noSuchExport(name: string, file: string, exported: string[]) {
 /** Express takes a falsy error, `'route'` and `'router'` for something else than a failure. */
 export function asError(thrown: unknown): unknown {
   if (typeof thrown === 'object' && thrown !== null) return thrown;
-  return createError(500, `A task threw ${typeof thrown === 'string' ? JSON.stringify(thrown) : String(thrown)}`, {
-    cause: thrown,
-  });
+  return createError(
+    500,
+    `Something was thrown that is no error: ${typeof thrown === 'string' ? JSON.stringify(thrown) : String(thrown)}`,
+    {
+      cause: thrown,
+    },
+  );
 }
 
 /** True across realms too, where `instanceof` is not: worker threads, `vm` contexts, jest. */

@@ -97,10 +97,13 @@ function isPlainJson({ headers }: IncomingMessage): boolean {
 
 const UTF_8 = 'utf-8';
 
-/** As parsers read it. */
+/** Parsers differ in which of several they believe: one that is not UTF-8 is one too many. */
 function charsetOf({ headers }: IncomingMessage): string {
-  const [, charset = UTF_8] = /^.*;\s*charset\s*=\s*"?([^\s";]+)/i.exec(headers['content-type'] ?? '') ?? [];
-  return /^(utf-?8|us-ascii)$/i.test(charset) ? UTF_8 : charset;
+  const all = (headers['content-type'] ?? '').matchAll(/;\s*charset\s*=\s*"?([^\s";]+)/gi);
+  return (
+    Array.from(all, ([, charset]) => charset as string).find((charset) => !/^(utf-?8|us-ascii)$/i.test(charset)) ??
+    UTF_8
+  );
 }
 
 /**
@@ -137,9 +140,7 @@ function watch(
     refuse(req, res, report(req, res, error), next);
     return true;
   };
-  const { context } = deadlineOf(req, res);
-  if (contexts.getStore() === context) next();
-  else contexts.run(context, next);
+  contexts.run(deadlineOf(req, res).context, next);
 }
 
 /** What came in while an earlier middleware waited for something. */
@@ -179,7 +180,10 @@ function sizeOf(value: unknown, limit: number): number {
   if (ArrayBuffer.isView(value) || isAnyArrayBuffer(value)) return value.byteLength;
   if (isMap(value) || isSet(value)) return value.size;
   // A client chooses what JSON it sends: an object's own word for its size counts for nothing.
-  throw invalid('limitInput', 'what of returns', 'a string, an array, binary data, a Map, a Set or a number', value);
+  throw Object.assign(
+    invalid('limitInput', 'what of returns', 'a string, an array, binary data, a Map, a Set or a number', value),
+    { status: 400, expose: false },
+  );
 }
 
 function countCharacters(text: string): number {

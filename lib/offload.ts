@@ -15,7 +15,7 @@ import { contexts } from './request/context';
 import { handlerOf } from './request/handler';
 import { type Parcel, type TaskDefinition, wrap } from './wire';
 import { currentTask, type TaskContext } from './worker/current-task';
-import { type InPlace, importer, inPlace } from './worker/in-place';
+import { harmless, type InPlace, importer, inPlace } from './worker/in-place';
 
 export type { TaskContext };
 
@@ -151,7 +151,8 @@ interface Settings {
   readonly reclaim: 'interrupt' | 'kill';
 }
 
-type Start = (args: unknown[], options: CallOptions) => Promise<unknown>;
+type ParsedCall = Omit<CallOptions, 'timeout'> & { readonly timeout?: number | undefined };
+type Start = (args: unknown[], options: ParsedCall) => Promise<unknown>;
 
 function parseOptions(who: string, options: OffloadOptions, defaultReclaim: Settings['reclaim']): Settings {
   checkOptions(who, options, OPTIONS);
@@ -185,15 +186,14 @@ function parseModule(url: unknown): string {
   return href;
 }
 
-function parseCall(options: CallOptions): CallOptions {
+function parseCall(options: CallOptions): ParsedCall {
   checkOptions('with', options, ['signal', 'timeout', 'onProgress']);
   const { signal, timeout, onProgress } = options;
   if (signal !== undefined && typeof signal?.addEventListener !== 'function') {
     throw invalid('with', 'signal', 'an AbortSignal', signal);
   }
-  if (timeout !== undefined) parseTime('with', 'timeout', timeout);
   if (onProgress !== undefined) parseFunction('with', 'onProgress', onProgress);
-  return options;
+  return { signal, onProgress, timeout: timeout === undefined ? undefined : parseTime('with', 'timeout', timeout) };
 }
 
 function offloaded(name: string, start: Start): Offloaded<unknown[], unknown> {
@@ -216,11 +216,19 @@ function parsePicked(picked: readonly unknown[]): unknown[] {
   throw invalid('handler', 'what pick returns', 'an array of arguments', picked);
 }
 
-let tasks = 0;
+/** The same text from the same place is the same task, however often it is offloaded. */
+const taskIds = new Map<string, number>();
+
+function idOf(definition: TaskDefinition): number {
+  const key = JSON.stringify(definition);
+  const id = taskIds.get(key) ?? taskIds.size + 1;
+  taskIds.set(key, id);
+  return id;
+}
 
 function inWorker(definition: TaskDefinition, settings: Settings): Start {
   const { name } = definition;
-  const task: Task = { id: ++tasks, definition, reclaim: settings.reclaim };
+  const task: Task = { id: idOf(definition), definition, reclaim: settings.reclaim };
 
   return async function start(args, { signal, timeout, onProgress }) {
     const deadline = contexts.getStore()?.deadline;
@@ -228,7 +236,7 @@ function inWorker(definition: TaskDefinition, settings: Settings): Start {
     for (const one of signals) one.throwIfAborted();
     const packed = packArguments(name, args);
     const limits = {
-      timeout: timeout === undefined ? settings.timeout : parseTime('with', 'timeout', timeout),
+      timeout: timeout ?? settings.timeout,
       request: deadline,
       signals,
       onProgress: onProgress === undefined ? undefined : AsyncResource.bind(harmless(onProgress)),
@@ -257,13 +265,4 @@ function packArguments(name: string, args: unknown[]): Parcel {
     }
     throw notSerializable('An argument', name, whole);
   }
-}
-
-/** What a listener throws, at once or later, is the end neither of the call nor of the process. */
-function harmless(listener: (value: unknown) => void): (value: unknown) => void {
-  return async (value) => {
-    try {
-      await listener(value);
-    } catch {}
-  };
 }

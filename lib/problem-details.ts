@@ -48,7 +48,7 @@ export function problemDetails(options: ProblemDetailsOptions = {}) {
     const body = JSON.stringify(describe(failure, status, exposeAll));
     // As Express's own final handler does: these told of the body that the failed handler meant to send.
     for (const name of ['Content-Encoding', 'Content-Language', 'Content-Range']) res.removeHeader(name);
-    for (const [name, value] of Object.entries(failure.headers ?? {})) res.setHeader(name, value as string);
+    for (const [name, value] of Object.entries(headersOf(failure))) res.setHeader(name, value as string);
     res.statusCode = status;
     res.statusMessage = '';
     res.setHeader('Content-Type', 'application/problem+json; charset=utf-8');
@@ -57,9 +57,22 @@ export function problemDetails(options: ProblemDetailsOptions = {}) {
   };
 }
 
-function statusOf({ status, statusCode }: Failure): number {
+function statusOf(failure: Failure): number {
+  return ownStatus(failure) ?? 500;
+}
+
+/** `undefined` of an error that says nothing of HTTP. */
+function ownStatus({ status, statusCode }: Failure): number | undefined {
   const given = status ?? statusCode;
-  return Number.isInteger(given) && (given as number) >= 400 && (given as number) <= 599 ? (given as number) : 500;
+  return Number.isInteger(given) && (given as number) >= 400 && (given as number) <= 599
+    ? (given as number)
+    : undefined;
+}
+
+/** As Express's own final handler has it: what other errors call headers may be anything. */
+function headersOf(failure: Failure): object {
+  const { headers } = failure;
+  return ownStatus(failure) !== undefined && typeof headers === 'object' && headers !== null ? headers : {};
 }
 
 function describe(failure: Failure, status: number, exposeAll: boolean) {

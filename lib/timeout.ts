@@ -1,7 +1,7 @@
 import { channel } from 'node:diagnostics_channel';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Request } from 'express';
-import { timedOut, uploadTimedOut } from './errors';
+import { asError, timedOut, uploadTimedOut } from './errors';
 import { checkOptions, parseChoice, parseFunction, parseTime, type Time } from './options';
 import { abandonBody } from './request/body';
 import { awaitsContinue } from './request/connection';
@@ -59,7 +59,7 @@ export function timeout(time: Time | ((req: Request) => Time), options: TimeoutO
     try {
       if (!skip?.(req as Request)) limit = limitOf(req as Request);
     } catch (error) {
-      next(error);
+      next(asError(error));
       return;
     }
     if (limit === undefined) {
@@ -67,7 +67,7 @@ export function timeout(time: Time | ((req: Request) => Time), options: TimeoutO
       return;
     }
     const deadline = deadlineOf(req, res);
-    deadline.start(limit, () => deadline.confirm(() => expire(req, res, until, next)));
+    deadline.start(limit, () => expire(req, res, until, next));
     if (contexts.getStore()?.deadline === deadline) next();
     else contexts.run(deadline.context, next);
   };

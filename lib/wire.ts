@@ -36,7 +36,7 @@ export interface WorkerMethods {
 
 /** How a task ended, with the interrupts that have landed in this process so far. */
 export interface Outcome {
-  /** More interrupts than the parent had sent before the call: it was given up, and not begun. */
+  /** A signal landed that the parent had not counted: nothing was begun, and the call is to be sent again. */
   readonly notBegun?: true;
   /** It was interrupted where that leaves the process unfit for others. */
   readonly spoiled?: boolean;
@@ -52,11 +52,11 @@ export type WorkerEvent = { readonly call: number } & ({ readonly listens: true 
 export type Parcel = Uint8Array | { readonly plain: unknown };
 
 export function wrap(value: unknown): Parcel {
-  return isPlain(value) || (Array.isArray(value) && value.every(isPlain)) ? { plain: value } : pack(value);
+  return isPlain(value) || isPlainList(value) ? { plain: value } : pack(value);
 }
 
 export function unwrap(parcel: Parcel): unknown {
-  return 'plain' in parcel ? parcel.plain : unpack(parcel);
+  return 'plain' in parcel ? parcel.plain : v8.deserialize(parcel);
 }
 
 function isPlain(value: unknown): boolean {
@@ -64,13 +64,13 @@ function isPlain(value: unknown): boolean {
   return value === null || (type !== 'object' && type !== 'function' && type !== 'symbol');
 }
 
+function isPlainList(value: unknown): boolean {
+  return Array.isArray(value) && value.every(isPlain) && Object.keys(value).length === value.length;
+}
+
 /** Structured clone with Node's additions: `Buffer` and typed arrays arrive as what they are. */
 function pack(value: unknown): Buffer {
   return v8.serialize(value);
-}
-
-function unpack(packed: Uint8Array): unknown {
-  return v8.deserialize(packed);
 }
 
 type Portable = PackedError | { readonly list: Portable[] } | { readonly value: unknown };
@@ -91,7 +91,7 @@ const BASES = { Error, AggregateError, EvalError, RangeError, ReferenceError, Sy
 const READ_BY_EXPRESS = ['code', 'status', 'statusCode', 'expose', 'headers'];
 
 /** Whatever was thrown: errors with all they carry that can be sent, everything else as it is. */
-export function packThrown(thrown: unknown): Parcel {
+export function packThrown(thrown: unknown): Uint8Array {
   try {
     return pack(portable(thrown, new Map()));
   } catch {

@@ -4,7 +4,7 @@ const { subscribe } = require('node:diagnostics_channel');
 const { EventEmitter, once } = require('node:events');
 const http = require('node:http');
 const { setTimeout: sleep } = require('node:timers/promises');
-const { timeout } = require('express-unblock');
+const { offload, timeout } = require('express-unblock');
 
 // Else Express logs errors that no handler of the app has taken.
 process.env.NODE_ENV = 'test';
@@ -44,6 +44,14 @@ const outside = {
 };
 
 app.get('/slow', timeout(30), handlers[process.argv[3]] ?? (() => {}));
+const emitter = new EventEmitter();
+const one = offload(() => 1);
+app.get('/deserted', timeout(10_000), async (_req, res) => {
+  emitter.emit('hanging');
+  await once(res, 'close');
+  setImmediate(() => emitter.emit('left'));
+  await one();
+});
 app.get('/next', (_req, res) => res.send('next'));
 app.use('/quick', timeout(10_000), (_req, res) => res.json({}));
 const kept = [];
@@ -54,7 +62,6 @@ app.get('/keeps', timeout(10_000), (req, res) => {
   res.end();
 });
 let left = 0;
-const emitter = new EventEmitter();
 app.get('/hangs', timeout(10_000), (_req, res) => {
   res.on('close', () => emitter.emit('left', ++left));
   emitter.emit('hanging');
@@ -63,6 +70,7 @@ app.get('/hangs', timeout(10_000), (_req, res) => {
 const agent = new http.Agent({ keepAlive: true, maxSockets: 20 });
 const server = app.listen(0, '127.0.0.1', async () => {
   if (process.argv[3] === 'leaks') await leaks();
+  else if (process.argv[3] === 'deserts') await desert();
   else await survive();
   agent.destroy();
   server.close();
@@ -99,6 +107,17 @@ async function listens() {
   outside.rejectsOutside();
   await sleep(10);
   setImmediate(outside.throwsOutside);
+}
+
+/** A client leaves, and its handler calls an offloaded function without catching. */
+async function desert() {
+  const req = http.get({ port: server.address().port, host: '127.0.0.1', path: '/deserted', agent: false });
+  req.on('error', () => {});
+  await once(emitter, 'hanging');
+  req.destroy();
+  await once(emitter, 'left');
+  await sleep(10);
+  console.log('next', await get('/next'));
 }
 
 /** Requests that are answered, run out of time, or lose their client; what they leave is counted. */

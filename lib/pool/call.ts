@@ -22,12 +22,11 @@ export interface CallLimits {
   readonly onProgress: ((value: unknown) => void) | undefined;
 }
 
-let calls = 0;
+let lastId = 0;
 
 /** One call from its making to its end. Result, error, abort or death: the first settles it, all later are ignored. */
 export class Call implements Waiting {
-  readonly id = ++calls;
-  readonly sequence = this.id;
+  readonly id = ++lastId;
   readonly task: Task;
   /** Its place in the queue; of a deadline that is moved later, the queue hears nothing. */
   readonly deadlineAt: number;

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { closeSync, openSync, readSync, rmSync } from 'node:fs';
+import { closeSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
@@ -14,22 +14,25 @@ export interface Ledger {
 
 export function createLedger(): Ledger {
   const file = path.join(tmpdir(), `express-unblock-${randomUUID()}`);
-  let fd: number;
+  let fd: number | undefined;
+  const close = () => {
+    rmSync(file, { force: true }); // Where the worker did not get as far as that.
+    if (fd !== undefined) closeSync(fd);
+  };
   try {
     fd = openSync(file, 'wx+', 0o600);
+    writeSync(fd, new Float64Array(1)); // Before a call depends on it: a full disk takes the file, and no byte in it.
   } catch {
+    close();
     return { file: '', begun: () => true, close() {} };
   }
   return {
     file,
     begun(call) {
       const note = new Float64Array(1);
-      readSync(fd, note, 0, 8, 0);
+      readSync(fd as number, note, 0, 8, 0);
       return note[0] === call;
     },
-    close() {
-      rmSync(file, { force: true }); // Where the worker did not get as far as that.
-      closeSync(fd);
-    },
+    close,
   };
 }

@@ -27,10 +27,8 @@ export interface PoolSettings {
 
 const DEFAULT_MAX_QUEUE = 1000;
 
-/** Flags of the parent that would hurt a worker: a second inspector on the same port, a script instead of its own … */
-const NOT_FOR_WORKERS = /^--?(inspect|debug|interactive$|i$|watch|test|eval=|print=|input-type)/;
-/** … which may also be the next argument. */
-const SCRIPT_FLAG = /^(-e|-p|-pe|--eval|--print)$/;
+/** Flags of the parent that would hurt a worker: a second inspector on the same port, a script instead of its own. */
+const NOT_FOR_WORKERS = /^--?(inspect|debug|interactive$|i$|watch|test|e$|p$|pe$|eval\b|print\b|input-type)/;
 
 /** @throws TypeError `ERR_UNBLOCK_BAD_OPTION` */
 export function parsePoolOptions(options: PoolOptions): PoolSettings {
@@ -75,8 +73,10 @@ function parseFlags(who: string, { execArgv, memory }: PoolOptions): string[] {
 }
 
 function inherited(): string[] {
-  const { execArgv } = process;
-  return execArgv.filter(
-    (flag, at) => !NOT_FOR_WORKERS.test(flag) && !SCRIPT_FLAG.test(flag) && !SCRIPT_FLAG.test(execArgv[at - 1] ?? ''),
-  );
+  let dropped = false;
+  return process.execArgv.filter((flag) => {
+    // What is no flag itself is the value of the one before.
+    if (flag.startsWith('-')) dropped = NOT_FOR_WORKERS.test(flag);
+    return !dropped;
+  });
 }

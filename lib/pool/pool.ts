@@ -6,7 +6,7 @@ import { Call, type CallLimits, type Ending, type Task } from './call';
 import { type PoolOptions, type PoolSettings, parsePoolOptions } from './options';
 import { DeadlineQueue } from './queue';
 import { CallStats, type PoolStats } from './stats';
-import { WorkerProcess } from './worker-process';
+import { nobody, WorkerProcess } from './worker-process';
 
 const DEFAULT_GRACE = 5000;
 /** After a worker that could not start, before another is tried. */
@@ -118,7 +118,6 @@ export class Pool {
    * another.
    */
   #hasRoom(): boolean {
-    if (this.#queue.size < this.#settings.maxQueue) return true;
     const taken = [...this.#all].filter(({ isTaken }) => isTaken).length;
     return this.#queue.size < this.#settings.maxQueue + this.#settings.workers - taken;
   }
@@ -130,11 +129,11 @@ export class Pool {
   }
 
   #enqueue(call: Call): void {
-    this.#await(call);
+    this.#putInQueue(call);
     this.#dispatch();
   }
 
-  #await(call: Call): void {
+  #putInQueue(call: Call): void {
     this.#queue.add(call);
     call.onGivenUp = () => void this.#queue.delete(call);
   }
@@ -175,7 +174,7 @@ export class Pool {
           this.#dispatch();
           this.#changed();
         },
-        onReturned: (call) => this.#await(call),
+        onReturned: (call) => this.#putInQueue(call),
         onGone: (gone, death) => this.#onGone(gone, death),
       });
       this.#all.add(worker);
@@ -183,14 +182,14 @@ export class Pool {
       // Not even forked, as with an environment that is too big.
       this.#onFailedStart({ exitCode: null, signal: null });
     }
-    this.#tidying ??= setInterval(() => this.#tidy(), IDLE_MS / 2).unref();
+    this.#tidying ??= nobody.runInAsyncScope(setInterval, undefined, () => this.#tidy(), IDLE_MS / 2).unref();
   }
 
   #onGone(worker: WorkerProcess, death: Death): void {
     this.#all.delete(worker);
     const place = this.#idle.indexOf(worker);
     if (place >= 0) this.#idle.splice(place, 1);
-    // Killed, it may have been another's doing; one that exits by itself does so again.
+    // A signal may be somebody else's doing, and gets it some more tries; one that exits by itself would do so again.
     if (worker.neverReady && (death.signal === null || ++this.#killedStarts > MOST_KILLED)) this.#onFailedStart(death);
     this.#dispatch();
     this.#keepWarm();

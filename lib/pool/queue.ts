@@ -1,7 +1,8 @@
 /** What waits has a deadline, and remembers where in the heap it is, so that it can leave from anywhere. */
 export interface Waiting {
   readonly deadlineAt: number;
-  readonly sequence: number;
+  /** In the order of their making. */
+  readonly id: number;
   place: number;
 }
 
@@ -72,5 +73,5 @@ export class DeadlineQueue<T extends Waiting> {
 }
 
 function before(a: Waiting, b: Waiting): boolean {
-  return a.deadlineAt === b.deadlineAt ? a.sequence < b.sequence : a.deadlineAt < b.deadlineAt;
+  return a.deadlineAt === b.deadlineAt ? a.id < b.id : a.deadlineAt < b.deadlineAt;
 }

@@ -19,8 +19,8 @@ const LEAVE_MS = 500;
 
 const SCRIPT = path.join(__dirname, '..', 'worker', 'main.js');
 
-/** Workers belong to no request: without this, each would keep the async context of the call that first needed it. */
-const nobody = new AsyncResource('express-unblock');
+/** What lasts belongs to no request: without this, it would keep the async context of the call that first needed it. */
+export const nobody = new AsyncResource('express-unblock');
 
 export interface WorkerProcessOptions {
   readonly env: NodeJS.ProcessEnv | undefined;
@@ -40,7 +40,7 @@ export interface WorkerProcessEvents {
  */
 export class WorkerProcess {
   state: 'starting' | 'idle' | 'busy' | 'gone' = 'starting';
-  /** It ended while being taken back from a call, and wants a successor. */
+  /** It died while being taken back from a call: another is to be started ahead of need. */
   reclaimed = false;
   idleSince = 0;
   /** True until its first idle moment. */

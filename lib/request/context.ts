@@ -11,9 +11,12 @@ export interface Deadline {
   readonly signal: AbortSignal;
   /** True once the deadline has passed with the response still owed. */
   readonly expired: boolean;
-  /** Milliseconds left; 0 once expired, `Infinity` when there is no limit or it was cleared. */
+  /** Milliseconds left; 0 once expired, `Infinity` when there is no limit, it was cleared or the request is over. */
   remaining(): number;
-  /** Moves the deadline to `time` from now. Does nothing once the deadline has passed or the response is over. */
+  /**
+   * Moves the deadline that a `timeout()` has set to `time` from now. Does nothing without one, and once it has passed
+   * or the response is over.
+   */
   extend(time: Time): void;
   /** Takes the limit off; the signal still aborts when the client leaves. */
   clear(): void;

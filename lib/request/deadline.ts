@@ -42,6 +42,7 @@ export class RequestDeadline implements Deadline {
   #controller: AbortController | undefined;
 
   constructor(res: ServerResponse) {
+    if (res.destroyed && !res.writableEnded) this.abort(clientClosed());
     // The request's own 'close' comes as soon as its body was read, and does not mean that the client left.
     res.on('close', () => {
       if (!res.writableEnded) this.abort(clientClosed());
@@ -66,17 +67,6 @@ export class RequestDeadline implements Deadline {
     this.#set(limit);
   }
 
-  /**
-   * Where the event loop was blocked, timers go before what came in meanwhile. Work whose result is here is done, and
-   * throwing it away helps nobody: the deadline passes once that has had its turn, if it still stands.
-   */
-  confirm(expire: () => void): void {
-    const { at } = this;
-    setImmediate(() => {
-      if (this.at === at) expire();
-    });
-  }
-
   extend(time: Time): void {
     this.#set(parseTime('deadline.extend', 'time', time));
   }
@@ -96,16 +86,27 @@ export class RequestDeadline implements Deadline {
     this.#over = true;
     this.clear();
     this.reason = reason;
-    if (this.#controller === undefined) return;
     forgiveLateErrors();
+    if (this.#controller === undefined) return;
     contexts.run(this.context, () => this.#controller?.abort(reason));
   }
 
   #set(limit: number): void {
-    if (this.#over) return;
+    if (this.#over || this.#onExpire === doNothing) return;
     clearTimeout(this.#timer);
     this.limit = limit;
     this.at = performance.now() + limit;
-    this.#timer = setTimeout(this.#onExpire, limit);
+    this.#timer = setTimeout(() => this.#confirm(), limit);
+  }
+
+  /**
+   * Where the event loop was blocked, timers go before what came in meanwhile. Work whose result is here is done, and
+   * throwing it away helps nobody: the deadline passes once that has had its turn, if it still stands.
+   */
+  #confirm(): void {
+    const { at } = this;
+    setImmediate(() => {
+      if (this.at === at) this.#onExpire();
+    });
   }
 }

@@ -12,7 +12,17 @@ const PATIENCE = 1000;
 /** What writes to a response, Express's own methods first, so that a late call is reported by the name it was made. */
 const WRITERS = [
   ...['json', 'jsonp', 'send', 'sendFile', 'sendfile', 'sendStatus', 'download', 'redirect', 'render'],
-  ...['writeHead', 'write', 'end', 'setHeader', 'setHeaders', 'appendHeader', 'removeHeader', 'flushHeaders'],
+  ...[
+    'writeHead',
+    'writeHeader',
+    'write',
+    'end',
+    'setHeader',
+    'setHeaders',
+    'appendHeader',
+    'removeHeader',
+    'flushHeaders',
+  ],
   ...['addTrailers', 'writeContinue', 'writeProcessing', 'writeEarlyHints', 'cork', 'uncork', 'destroy'],
 ] as const;
 

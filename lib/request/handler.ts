@@ -10,7 +10,7 @@ export function handlerOf(run: (req: Request<any>) => Promise<unknown>): Request
     const deadline = deadlineOf(req, res);
     const { context } = deadline;
     try {
-      send(res, await (contexts.getStore() === context ? run(req) : contexts.run(context, run, req)));
+      send(res, await contexts.run(context, run, req));
     } catch (error) {
       // The error handlers have it already.
       if (context.late && error === deadline.signal.reason) return;

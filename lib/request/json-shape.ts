@@ -8,12 +8,12 @@ export interface JsonLimits {
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 
-/** What a byte outside of strings means; 0 for most. */
+/** What a byte outside of strings means: 0 for most, a quote for itself. */
 const MEANING = new Uint8Array(256);
 const COLON = 1;
 const OPENING = 2;
 const CLOSING = 3;
-MEANING[0x22] = QUOTE;
+MEANING[QUOTE] = QUOTE;
 MEANING[0x3a] = COLON;
 for (const byte of Buffer.from('[{')) MEANING[byte] = OPENING;
 for (const byte of Buffer.from(']}')) MEANING[byte] = CLOSING;

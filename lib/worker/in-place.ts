@@ -17,7 +17,7 @@ export function inPlace(fn: InPlace) {
       get signal() {
         return task.signal;
       },
-      progress: onProgress ?? task.progress,
+      progress: onProgress === undefined ? task.progress : harmless(onProgress),
     };
     return fn.apply(self, args);
   };
@@ -27,5 +27,14 @@ export function inPlace(fn: InPlace) {
 export function importer(url: string, name: string): InPlace {
   return async function imported(...args) {
     return (await load({ kind: 'module', name, url })).apply(this, args);
+  };
+}
+
+/** What a listener throws, at once or later, is the end neither of the call nor of the process. */
+export function harmless(listener: (value: unknown) => void): (value: unknown) => void {
+  return async (value) => {
+    try {
+      await listener(value);
+    } catch {}
   };
 }

@@ -5,10 +5,6 @@ import { Script } from 'node:vm';
 import { Worker } from 'node:worker_threads';
 import { CELLS } from './cells';
 
-/**
- * Runs JavaScript so that a SIGINT ends it, wherever it is, and the process lives on: Node's `breakOnSigint`.
- * Every signal either lands in the task or in the keeper, and is counted there.
- */
 const shared = new SharedArrayBuffer(16);
 const cells = new Int32Array(shared);
 let caughtByTasks = 0;
@@ -25,7 +21,12 @@ export async function startKeeper(parent: number): Promise<void> {
   keeper.unref();
 }
 
-/** @throws whatever `fn` throws, or the error of Node when interrupted, which `wasInterrupted` recognises */
+/**
+ * Runs JavaScript so that a SIGINT ends it, wherever it is, and the process lives on: Node's `breakOnSigint`.
+ * Every signal either lands in the task or in the keeper, and is counted there.
+ *
+ * @throws whatever `fn` throws, or the error of Node when interrupted, which `wasInterrupted` recognises
+ */
 export function interruptible<T>(fn: () => T): T {
   awaitKeeper();
   entered = fn;

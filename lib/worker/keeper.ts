@@ -9,8 +9,8 @@ import { CELLS } from './cells';
  * - however busy the main thread is, somebody looks whether the parent still lives, and ends an orphan.
  *
  * A SIGINT goes to the script entered last, which has to be the task's: this thread enters while none runs, and loops
- * inside. It throws that script out, and one that comes while nobody is inside ends the process: scripts are nested
- * deeper than signals are sent for one call.
+ * inside. The signal ends that script, and one that finds no script at all ends the process: so they are nested deeper
+ * than signals are sent for one call.
  */
 const { parent, shared } = workerData as { parent: number; shared: SharedArrayBuffer };
 const LOOK_EVERY_MS = 100;

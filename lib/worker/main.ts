@@ -63,12 +63,9 @@ const methods: WorkerMethods = {
 };
 
 function find(id: number, definition: TaskDefinition | undefined): Loaded {
-  let loaded = tasks.get(id);
-  if (loaded === undefined) {
-    if (definition === undefined) throw new Error(`Task ${id} was never defined`);
-    loaded = { definition, fn: undefined };
-    tasks.set(id, loaded);
-  }
+  // The parent sends it with the first call.
+  const loaded = tasks.get(id) ?? { definition: definition as TaskDefinition, fn: undefined };
+  tasks.set(id, loaded);
   return loaded;
 }
 

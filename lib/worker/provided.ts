@@ -38,14 +38,15 @@ function asyncOf(steps: Steps) {
   };
 }
 
-interface Required {
+/** A module as compilers make it. */
+export interface Compiled {
   __esModule?: unknown;
 }
 
-function namespaceOf(module: Required) {
+function namespaceOf(module: Compiled) {
   return module?.__esModule ? module : { ...module, default: module };
 }
 
-function defaultOf(module: Required) {
+function defaultOf(module: Compiled) {
   return module?.__esModule ? module : { default: module };
 }

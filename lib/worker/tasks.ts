@@ -3,7 +3,7 @@ import path from 'node:path';
 import { constants, Script } from 'node:vm';
 import { noSuchExport } from '../errors';
 import type { TaskDefinition } from '../wire';
-import { PROVIDED, provide } from './provided';
+import { type Compiled, PROVIDED, provide } from './provided';
 
 export type TaskFunction = (this: unknown, ...args: unknown[]) => unknown;
 
@@ -57,15 +57,11 @@ function watched(require: NodeJS.Require): NodeJS.Require {
   return Object.assign(load, require);
 }
 
-interface Required {
-  __esModule?: unknown;
-}
-
 async function importFrom({ url, name }: TaskDefinition & { kind: 'module' }): Promise<TaskFunction> {
   const namespace: Record<string, unknown> = await import(url);
   // Node lists the exports of a CommonJS module as far as it can tell them; all of them are on its default,
   // the compiled default export among them.
-  const common = namespace.default as (Required & { default?: unknown }) | undefined;
+  const common = namespace.default as (Compiled & { default?: unknown }) | undefined;
   const all: Record<string, unknown> = { ...common, ...namespace };
   if (common?.__esModule) all.default = common.default;
   const fn = Object.hasOwn(all, name) ? all[name] : undefined;
