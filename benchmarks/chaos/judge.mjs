@@ -1,4 +1,4 @@
-import { ALLOWANCE_MS } from './client.mjs';
+import { ALLOWANCE_MS, NEVER_MS } from './client.mjs';
 import { DIED, endingOf, expected, expectedLate, usesPool } from './model.mjs';
 import { MAX_QUEUE, PATIENT_MS } from './plan.mjs';
 
@@ -16,7 +16,7 @@ export function judge(spec, seen, report, faults, lag) {
   const label = labelOf(spec, seen);
   const left = seen.leftAt !== undefined;
 
-  if (seen.hung && seen.answer === undefined) breach('hung', `no answer within ${spec.deadline} + ${ALLOWANCE_MS} ms`);
+  if (seen.hung && seen.answer === undefined) breach('hung', `no answer within ${NEVER_MS} ms`);
   else if (label.startsWith('malformed')) breach('wrong', label);
   else if (label === CLOSED && report.requests > 0) breach('lost', 'the app got it, and its connection was closed');
   else if (label === 'none' && !left) breach('lost', `the connection ended without an answer: ${seen.ended}`);
