@@ -1,4 +1,5 @@
 import { createReadStream } from 'node:fs';
+import { ServerResponse } from 'node:http';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { NextFunction, Request, Response } from 'express';
@@ -21,7 +22,6 @@ const lateActs: [string, string, Act][] = [
   ['res.removeHeader', 'removeHeader', (res) => res.removeHeader('X-Early')],
   ['res.cookie', 'setHeader', (res) => res.cookie('late', 'yes')],
   ['res.writeHead', 'writeHead', (res) => res.writeHead(200, { 'X-Late': 'yes' })],
-  ['res.writeHeader', 'writeHeader', (res) => (res as any).writeHeader(200, { 'X-Late': 'yes' })],
   ['res.flushHeaders', 'flushHeaders', (res) => res.flushHeaders()],
   ['res.write', 'write', (res) => res.write('late')],
   ['res.end', 'end', (res) => res.end('late')],
@@ -30,6 +30,11 @@ const lateActs: [string, string, Act][] = [
   ['a file piped into res', 'write', (res) => createReadStream(__filename).pipe(res)],
   ['a chain of calls', 'setHeader', (res) => res.status(200).type('text').set('X-Late', '1').send('late')],
 ];
+
+// Node's own other name for it, until Node 25.
+if ('writeHeader' in ServerResponse.prototype) {
+  lateActs.push(['res.writeHeader', 'writeHeader', (res) => (res as any).writeHeader(200, { 'X-Late': 'yes' })]);
+}
 
 /** Methods kept from before the deadline, as middlewares that wrap `res` keep them. */
 const keptActs: [string, (res: Response) => () => unknown][] = [

@@ -40,6 +40,7 @@ export async function perform(spec, { port, agent }) {
   const leave = () => {
     seen.leftAt ??= Date.now();
     wire.leave(spec.leave.by);
+    events.happened();
   };
   await wire.ready;
   seen.sentAt = Date.now();

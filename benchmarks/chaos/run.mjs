@@ -62,6 +62,8 @@ const lag = watchLag();
 const directory = mkdtempSync(path.join(os.tmpdir(), 'chaos-'));
 const trace = path.join(directory, 'trace');
 writeFileSync(trace, '');
+// Ended from outside, it takes its app with it.
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
 process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
 
 const app = await startApp();
