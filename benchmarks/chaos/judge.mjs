@@ -49,11 +49,11 @@ function isRefusal(status) {
 }
 
 /** An answer by its outcome; 'ok' only when the result is this call's own. */
-export function labelOf(spec, { answer, ended, statusBefore }) {
+export function labelOf(spec, { answer, ended, leftAt, statusBefore }) {
   if (answer === undefined) {
     if (ended === undefined) return 'none';
     if (ended.startsWith('malformed') || ended.startsWith('HPE')) return `malformed: ${ended}`;
-    if (spec.task === 'cut') return 'cut off';
+    if (spec.task === 'cut' && leftAt === undefined) return 'cut off';
     return isRefusal(statusBefore) ? CLOSED : 'none';
   }
   if (answer.status === 204 && answer.body === '') return '204';
