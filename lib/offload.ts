@@ -178,11 +178,8 @@ function parseModule(url: unknown): string {
   }
   // Under a TypeScript loader, './tasks.js' stands for a file named tasks.ts.
   const file = fileURLToPath(href);
-  if (
-    ![file, file.replace(/\.([cm]?)jsx?$/, '.$1ts'), file.replace(/\.jsx?$/, '.tsx')].some((name) => existsSync(name))
-  ) {
-    throw invalid('offload.module', 'url', 'a module that exists', file);
-  }
+  const names = [file, file.replace(/\.([cm]?)jsx?$/, '.$1ts'), file.replace(/\.jsx?$/, '.tsx')];
+  if (!names.some((name) => existsSync(name))) throw invalid('offload.module', 'url', 'a module that exists', file);
   return href;
 }
 

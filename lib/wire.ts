@@ -64,8 +64,11 @@ function isPlain(value: unknown): boolean {
   return value === null || (type !== 'object' && type !== 'function' && type !== 'symbol');
 }
 
+/** An array may have more than its items, holes, and so many that packing it is cheaper than looking. */
 function isPlainList(value: unknown): boolean {
-  return Array.isArray(value) && value.every(isPlain) && Object.keys(value).length === value.length;
+  return (
+    Array.isArray(value) && value.length < 100 && value.every(isPlain) && Object.keys(value).length === value.length
+  );
 }
 
 /** Structured clone with Node's additions: `Buffer` and typed arrays arrive as what they are. */
