@@ -64,7 +64,7 @@ function isPlain(value: unknown): boolean {
   return value === null || (type !== 'object' && type !== 'function' && type !== 'symbol');
 }
 
-/** An array may have more than its items, holes, and so many that packing it is cheaper than looking. */
+/** Arrays may have holes and properties of their own, and long ones are cheaper to pack than to look through. */
 function isPlainList(value: unknown): boolean {
   return (
     Array.isArray(value) && value.length < 100 && value.every(isPlain) && Object.keys(value).length === value.length
