@@ -136,13 +136,8 @@ export function noSuchExport(name: string, file: string, exported: string[]) {
 /** Express takes a falsy error, `'route'` and `'router'` for something else than a failure. */
 export function asError(thrown: unknown): unknown {
   if (typeof thrown === 'object' && thrown !== null) return thrown;
-  return createError(
-    500,
-    `Something was thrown that is no error: ${typeof thrown === 'string' ? JSON.stringify(thrown) : String(thrown)}`,
-    {
-      cause: thrown,
-    },
-  );
+  const what = typeof thrown === 'string' ? JSON.stringify(thrown) : String(thrown);
+  return createError(500, `Something was thrown that is no error: ${what}`, { cause: thrown });
 }
 
 /** True across realms too, where `instanceof` is not: worker threads, `vm` contexts, jest. */
