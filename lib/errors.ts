@@ -112,13 +112,14 @@ export function notSerializable(what: string, task: string, cause: unknown) {
   });
 }
 
+export function badOption(message: string) {
+  return Object.assign(new TypeError(message), { code: 'ERR_UNBLOCK_BAD_OPTION' });
+}
+
 /** Behind a parser there is nothing left to count, and a limit that counts nothing would let everything pass. */
 export function bodyAlreadyRead() {
-  return Object.assign(
-    new TypeError(
-      'limitInput: must stand in front of what reads the body; behind it, pick what to measure with the option of',
-    ),
-    { code: 'ERR_UNBLOCK_BAD_OPTION' },
+  return badOption(
+    'limitInput: must stand in front of what reads the body; behind it, pick what to measure with the option of',
   );
 }
 

@@ -68,8 +68,7 @@ export function limitInput(max: Size, options: LimitInputOptions = {}) {
     const chunked = req.headers['transfer-encoding'] !== undefined;
     const expected = chunked ? 0 : Number(req.headers['content-length'] ?? 0);
     if (expected > limit) {
-      const error = report(req, res, tooLarge({ limit, expected, measure: 'bytes' }));
-      abandonBody(req, res, expected, () => next(error));
+      refuseUnread(req, res, tooLarge({ limit, expected, measure: 'bytes' }), next, expected);
       return;
     }
     const shape = json !== undefined && isPlainJson(req) ? new JsonShape(json) : undefined;
@@ -128,8 +127,7 @@ function watch(
   const waiting = peek(req, res);
   const error = waiting === undefined ? undefined : look(waiting);
   if (error !== undefined) {
-    report(req, res, error);
-    abandonBody(req, res, undefined, () => next(error));
+    refuseUnread(req, res, error, next);
     return;
   }
 
@@ -157,6 +155,18 @@ function peek(req: IncomingMessage, res: ServerResponse): Buffer | undefined {
     if (req.readableFlowing === null) req.resume();
   });
   return Buffer.from(waiting, req.readableEncoding ?? undefined);
+}
+
+/** No handler has seen the request yet. */
+function refuseUnread(
+  req: IncomingMessage,
+  res: ServerResponse,
+  error: HttpError,
+  next: Next,
+  remainder?: number,
+): void {
+  report(req, res, error);
+  abandonBody(req, res, remainder, () => next(error));
 }
 
 /** The handlers are at work already. Where they have begun to answer, only cutting it off says that it went wrong. */

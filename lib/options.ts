@@ -1,5 +1,6 @@
 import bytes from 'bytes';
 import ms from 'ms';
+import { badOption } from './errors';
 
 /** Milliseconds, or a string that the `ms` package reads, such as `'5s'` or `'2 minutes'`. 1 to 2147483647 ms. */
 export type Time = number | string;
@@ -12,9 +13,7 @@ const LONGEST = 2 ** 31 - 1;
 
 /** A setting that cannot work throws where it is written: who expected what, and what was there instead. */
 export function invalid(who: string, name: string, expected: string, got: unknown): TypeError {
-  return Object.assign(new TypeError(`${who}: ${name} must be ${expected}, got ${show(got)}`), {
-    code: 'ERR_UNBLOCK_BAD_OPTION',
-  });
+  return badOption(`${who}: ${name} must be ${expected}, got ${show(got)}`);
 }
 
 /** Refuses what is no options object, and options that do not exist: a misspelt one would be a silent default. */
@@ -26,9 +25,7 @@ export function checkOptions(who: string, options: object, known: readonly strin
   }
   for (const name of Object.keys(options)) {
     if (known.includes(name)) continue;
-    throw Object.assign(new TypeError(`${who}: unknown option "${name}", expected ${oneOf(known)}`), {
-      code: 'ERR_UNBLOCK_BAD_OPTION',
-    });
+    throw badOption(`${who}: unknown option "${name}", expected ${oneOf(known)}`);
   }
 }
 

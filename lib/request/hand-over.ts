@@ -54,7 +54,7 @@ export function handOver(
   res.statusMessage = '';
 
   reserveResponse(res, answering, error, report);
-  reserveRequest(req, deadline.context, answering, report);
+  reserveRequest(req, deadline.context, answering);
   deadline.abort(error);
   const fallback = setTimeout(() => {
     if (res.headersSent) return;
@@ -135,7 +135,7 @@ function reserveResponse(res: ServerResponse, owner: RequestContext, error: Http
 }
 
 /** Keeps what the routers of Express do for late `handlers` from what they still have to do for the `owner`. */
-function reserveRequest(req: IncomingMessage, handlers: RequestContext, owner: RequestContext, report: Report): void {
+function reserveRequest(req: IncomingMessage, handlers: RequestContext, owner: RequestContext): void {
   // A late `next()` would use up the error handlers, which it shares with the owner. A router that finds no path to
   // match goes straight to its end.
   const isLate = () => contexts.getStore() === handlers;
@@ -143,13 +143,13 @@ function reserveRequest(req: IncomingMessage, handlers: RequestContext, owner: R
   // A router puts back its caller's when it is at its end: of a late `next()`, that may be all there is to see.
   guard(req as IncomingMessage & { next?: unknown }, 'next', {
     writable: () => {
-      if (isLate()) report('next');
+      if (isLate()) handlers.late?.('next');
       return !isLate();
     },
   });
 
   // A late error ends in Express's final handler, which destroys the connection when the head has been sent.
-  const destroy = () => report('destroy');
+  const destroy = () => handlers.late?.('destroy');
   const spared = new Proxy(req.socket, {
     get: (socket, name) => (name === 'destroy' ? destroy : Reflect.get(socket, name)),
   });
