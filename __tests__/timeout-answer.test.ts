@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks';
 import { once } from 'node:events';
 import { createReadStream } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
@@ -131,6 +132,16 @@ describe.each(expresses)('the answer after the deadline, on %s', (_, express) =>
     expect(await acted.opened).toBeUndefined();
     expect((await connection.get('/next')).body).toBe('next');
     expect(reports.all.map(({ method }) => method)).toEqual(['json']);
+  });
+
+  it('is a bare one where the error handler answers in a callback that has lost the async context', async () => {
+    const reports = messagesOn('express-unblock:late');
+    const elsewhere = new AsyncResource('connection of a pool');
+    const { connection } = await open((error, _req, res, _next) => {
+      elsewhere.runInAsyncScope(() => res.status(error.status).send('lost'));
+    });
+    expect(await connection.get('/slow')).toMatchObject({ status: 504, body: 'Gateway Timeout' });
+    expect(reports.all.map(({ method }) => method)).toEqual(['send']);
   });
 
   it('leaves a connection, bare or not, that is closed when it was idle for long enough', async () => {

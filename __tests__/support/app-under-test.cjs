@@ -3,11 +3,9 @@ const { AsyncResource } = require('node:async_hooks');
 const { subscribe } = require('node:diagnostics_channel');
 const { EventEmitter, once } = require('node:events');
 const http = require('node:http');
-const { setTimeout: sleep } = require('node:timers/promises');
+const { setTimeout: sleep, setImmediate: turn } = require('node:timers/promises');
 const { offload, timeout } = require('express-unblock');
 
-// Else Express logs errors that no handler of the app has taken.
-process.env.NODE_ENV = 'test';
 const app = require(process.argv[2])();
 
 const fail = (message) => {
@@ -49,8 +47,9 @@ const one = offload(() => 1);
 app.get('/deserted', timeout(10_000), async (_req, res) => {
   emitter.emit('hanging');
   await once(res, 'close');
-  setImmediate(() => emitter.emit('left'));
-  await one();
+  const call = one();
+  call.catch(() => emitter.emit('rejected'));
+  await call;
 });
 app.get('/next', (_req, res) => res.send('next'));
 app.use('/quick', timeout(10_000), (_req, res) => res.json({}));
@@ -96,7 +95,7 @@ async function survive() {
   if (process.argv[3] === 'listens') await listens();
   else if (process.argv[3] in outside) setImmediate(outside[process.argv[3]]);
   else await reported;
-  await sleep(10);
+  await turn(); // What ends the process ends it before.
   if (process.argv[3] !== 'listens') console.log('next', await get('/next'));
 }
 
@@ -105,7 +104,7 @@ async function listens() {
     process.on(event, (error) => console.log('heard', event, error.message));
   }
   outside.rejectsOutside();
-  await sleep(10);
+  await turn();
   setImmediate(outside.throwsOutside);
 }
 
@@ -115,8 +114,8 @@ async function desert() {
   req.on('error', () => {});
   await once(emitter, 'hanging');
   req.destroy();
-  await once(emitter, 'left');
-  await sleep(10);
+  await once(emitter, 'rejected');
+  await turn();
   console.log('next', await get('/next'));
 }
 
