@@ -22,7 +22,6 @@ const ROWS = {
   offload: ['offload()', "offload(), reclaim: 'kill'", 'workerpool (process)', 'piscina (thread)', 'tinypool (thread)'],
   load: [
     'timeout() + offload()',
-    'the same with maxQueue: 16',
     'blocking Express',
     'connect-timeout',
     'connect-timeout + workerpool',

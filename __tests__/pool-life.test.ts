@@ -229,6 +229,7 @@ describe('a pool and its calls', () => {
             id: which % 3,
             definition: { kind: 'module', name: 'task', url: 'file:///task.js' },
             reclaim: which % 2 ? 'interrupt' : 'kill',
+            peakMs: 0,
           };
           const limits = {
             timeout: 1 + which,

@@ -111,6 +111,20 @@ describe('the queue of a pool', () => {
     expect(order).toEqual(['soon', 'late', 'later', 'first']);
   });
 
+  it('lets a call with less time left than its function has taken lately wait for those that have enough', async () => {
+    await using tasks = poolOf();
+    const order: string[] = [];
+    const say = (name: string, timeout: number) =>
+      tasks.sleep
+        .with({ timeout })(0)
+        .then(() => order.push(name));
+    await tasks.sleep(2000);
+    const before = tasks.sleep(1);
+    const tight = [say('tight', 1800), say('tighter', 1700)];
+    await Promise.all([before, ...tight, say('late', 30_000), say('soon', 20_000)]);
+    expect(order).toEqual(['soon', 'late', 'tighter', 'tight']);
+  });
+
   it('refuses with a Retry-After from the real backlog when it is full', async () => {
     await using tasks = poolOf({ maxQueue: 2 });
     await tasks.sleep(1200);

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { DeadlineQueue, type Waiting } from '../lib/pool/queue';
 
 interface Item extends Waiting {
-  deadlineAt: number;
+  isFeasible: boolean;
 }
 
 const inOrder = (a: Item, b: Item) => a.deadlineAt - b.deadlineAt || a.id - b.id;
@@ -12,6 +12,7 @@ describe('DeadlineQueue', () => {
     { weight: 3, arbitrary: fc.record({ do: fc.constant('add' as const), at: fc.integer({ min: 0, max: 9 }) }) },
     fc.record({ do: fc.constant('take' as const), at: fc.constant(0) }),
     fc.record({ do: fc.constant('delete' as const), at: fc.nat() }),
+    fc.record({ do: fc.constant('turn' as const), at: fc.nat() }),
   );
 
   it('gives out what a sorted list would, whatever comes, goes and leaves in between', () => {
@@ -19,24 +20,38 @@ describe('DeadlineQueue', () => {
       fc.property(fc.array(step, { maxLength: 200 }), (steps) => {
         const queue = new DeadlineQueue<Item>();
         let model: Item[] = [];
+        /** What had its turn when it was not feasible. */
+        const demoted = new Set<Item>();
+        const next = () => {
+          model.sort(inOrder);
+          const first = model.find((item) => {
+            if (!item.isFeasible) demoted.add(item);
+            return !demoted.has(item);
+          });
+          const taken = first ?? model[0];
+          model = model.filter((item) => item !== taken);
+          return taken;
+        };
         for (const [id, { do: action, at }] of steps.entries()) {
           if (action === 'add') {
-            const item = { deadlineAt: at, id, place: -1 };
+            const item = { deadlineAt: at, id, place: -1, isFeasible: true, demoted: false };
             queue.add(item);
             model.push(item);
           } else if (action === 'take') {
-            const first = model.sort(inOrder).shift();
-            expect(queue.take()).toBe(first);
+            expect(queue.take()).toBe(next());
           } else {
             const item = model[at % Math.max(1, model.length)];
             if (item === undefined) continue;
+            if (action === 'turn') {
+              item.isFeasible = !item.isFeasible;
+              continue;
+            }
             model = model.filter((other) => other !== item);
             expect([queue.delete(item), queue.delete(item)]).toEqual([true, false]);
           }
           expect(queue.size).toBe(model.length);
         }
-        const rest = Array.from(model, () => queue.take());
-        expect(rest).toEqual(model.sort(inOrder));
+        while (model.length > 0) expect(queue.take()).toBe(next());
         expect(queue.take()).toBe(undefined);
       }),
       { numRuns: 300 },
@@ -54,6 +69,8 @@ describe('DeadlineQueue', () => {
         },
         id,
         place: -1,
+        isFeasible: true,
+        demoted: false,
       });
       const items = Array.from({ length }, (_, id) => itemAt(id));
       for (const item of items) queue.add(item);

@@ -225,7 +225,7 @@ function idOf(definition: TaskDefinition): number {
 
 function inWorker(definition: TaskDefinition, settings: Settings): Start {
   const { name } = definition;
-  const task: Task = { id: idOf(definition), definition, reclaim: settings.reclaim };
+  const task: Task = { id: idOf(definition), definition, reclaim: settings.reclaim, peakMs: 0 };
 
   return async function start(args, { signal, timeout, onProgress }) {
     const deadline = contexts.getStore()?.deadline;

@@ -64,18 +64,15 @@ const routes = {
     });
   },
 
-  ours: () => offloaded({}),
-  bounded: () => offloaded({ maxQueue: 16 }),
+  ours() {
+    const run = offload(work, { pool: createPool({ workers, minWorkers: workers }) });
+    app.get(
+      '/work',
+      timeout(deadline),
+      run.handler((req) => [Number(req.query.units)]),
+    );
+  },
 };
-
-function offloaded(options) {
-  const run = offload(work, { pool: createPool({ workers, minWorkers: workers, ...options }) });
-  app.get(
-    '/work',
-    timeout(deadline),
-    run.handler((req) => [Number(req.query.units)]),
-  );
-}
 
 routes[variant]();
 // The late answer of a client that left, and a deadline that passed, are no news here.

@@ -8,7 +8,14 @@ export interface Task {
   readonly id: number;
   readonly definition: TaskDefinition;
   readonly reclaim: 'interrupt' | 'kill';
+  /** The longest it has run of late, in milliseconds. */
+  peakMs: number;
 }
+
+/** How much of a peak each later, shorter run leaves: half of it after 23. */
+const FADING = 0.97;
+/** How many times its task's peak a call should have left: those that were given up would have taken longer. */
+const HEADROOM = 2;
 
 /** How a call ended, as the pool counts it. */
 export type Ending = 'completed' | 'failed' | 'timedOut' | 'cancelled' | 'refused' | 'died';
@@ -36,6 +43,7 @@ export class Call implements Waiting {
   /** Let go of with the end, so that a call given up holds no arguments. */
   args: Parcel | undefined;
   place = -1;
+  demoted = false;
   /** How often it was handed to a worker that died before it began. */
   misfires = 0;
   startedAt: number | undefined;
@@ -71,7 +79,15 @@ export class Call implements Waiting {
 
   /** Its time is over, though the timer that ends it may not have had its turn yet. */
   get isDue(): boolean {
-    return this.#endsAt <= performance.now();
+    return this.#left <= 0;
+  }
+
+  get isFeasible(): boolean {
+    return this.#left >= HEADROOM * this.task.peakMs;
+  }
+
+  get #left(): number {
+    return this.#endsAt - performance.now();
   }
 
   get #endsAt(): number {
@@ -99,6 +115,8 @@ export class Call implements Waiting {
     if (this.ending !== undefined) return false;
     this.ending = ending;
     this.endedAt = performance.now();
+    const { task, startedAt, endedAt } = this;
+    if (startedAt !== undefined) task.peakMs = Math.max(endedAt - startedAt, task.peakMs * FADING);
     this.args = undefined;
     clearTimeout(this.#timer);
     for (const unlisten of this.#unlisten) unlisten();

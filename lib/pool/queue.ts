@@ -3,12 +3,17 @@ export interface Waiting {
   readonly deadlineAt: number;
   /** In the order of their making. */
   readonly id: number;
+  /** Enough time is left to do it, as far as anybody knows. */
+  readonly isFeasible: boolean;
   place: number;
+  /** It was next, and no longer feasible. */
+  demoted: boolean;
 }
 
 /**
- * A binary heap: earliest deadline first, first in first out among equals. In, out and away each take O(log n) steps,
- * and one that left holds on to nothing.
+ * A binary heap: earliest deadline first, first in first out among equals. Where more is asked for than can be done,
+ * that order alone would always begin what is about to be given up: what is not feasible when its turn comes lets all
+ * others go first. In, out and away each take O(log n) steps, and one that left holds on to nothing.
  */
 export class DeadlineQueue<T extends Waiting> {
   readonly #heap: T[] = [];
@@ -18,12 +23,18 @@ export class DeadlineQueue<T extends Waiting> {
   }
 
   add(item: T): void {
+    item.demoted = false;
     this.#heap.push(item);
     this.#up(item, this.#heap.length - 1);
   }
 
   take(): T | undefined {
-    const first = this.#heap[0];
+    let first = this.#heap[0];
+    while (first !== undefined && !first.demoted && !first.isFeasible) {
+      first.demoted = true;
+      this.#down(first, 0);
+      first = this.#heap[0];
+    }
     if (first !== undefined) this.delete(first);
     return first;
   }
@@ -73,5 +84,6 @@ export class DeadlineQueue<T extends Waiting> {
 }
 
 function before(a: Waiting, b: Waiting): boolean {
+  if (a.demoted !== b.demoted) return b.demoted;
   return a.deadlineAt === b.deadlineAt ? a.id < b.id : a.deadlineAt < b.deadlineAt;
 }
