@@ -218,6 +218,10 @@ describe('a pool and its calls', () => {
           return find(id);
         };
         const pool = new Pool({ workers, minWorkers: warm ? 1 : 0, maxQueue });
+        const tasks = Array.from({ length: 6 }, (_, id): Task => {
+          const reclaim = id % 2 ? 'interrupt' : 'kill';
+          return { id, definition: { kind: 'module', name: 'task', url: 'file:///task.js' }, reclaim, peakMs: 0 };
+        });
         const shared = new AbortController();
         const live = () => mockMade.filter(({ gone }) => !gone);
         const childAt = (which: number) => live()[which % Math.max(1, live().length)];
@@ -225,12 +229,7 @@ describe('a pool and its calls', () => {
 
         const arrive = (which: number) => {
           const abort = new AbortController();
-          const task: Task = {
-            id: which % 3,
-            definition: { kind: 'module', name: 'task', url: 'file:///task.js' },
-            reclaim: which % 2 ? 'interrupt' : 'kill',
-            peakMs: 0,
-          };
+          const task = tasks[which % tasks.length] as Task;
           const limits = {
             timeout: 1 + which,
             request: undefined,
