@@ -3,6 +3,7 @@ import { EventEmitter } from 'node:events';
 import fc from 'fast-check';
 import { clientClosed } from '../lib/errors';
 import type { Call, Ending, Task } from '../lib/pool/call';
+import { FadingPeak } from '../lib/pool/peak';
 import { Pool } from '../lib/pool/pool';
 import { type Outcome, packThrown, type WorkerEvent } from '../lib/wire';
 import { openLedger } from '../lib/worker/ledger';
@@ -220,7 +221,12 @@ describe('a pool and its calls', () => {
         const pool = new Pool({ workers, minWorkers: warm ? 1 : 0, maxQueue });
         const tasks = Array.from({ length: 6 }, (_, id): Task => {
           const reclaim = id % 2 ? 'interrupt' : 'kill';
-          return { id, definition: { kind: 'module', name: 'task', url: 'file:///task.js' }, reclaim, peakMs: 0 };
+          return {
+            id,
+            definition: { kind: 'module', name: 'task', url: 'file:///task.js' },
+            reclaim,
+            peak: new FadingPeak(),
+          };
         });
         const shared = new AbortController();
         const live = () => mockMade.filter(({ gone }) => !gone);

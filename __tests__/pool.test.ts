@@ -111,7 +111,7 @@ describe('the queue of a pool', () => {
     expect(order).toEqual(['soon', 'late', 'later', 'first']);
   });
 
-  it('lets a call with less time left than its function has taken lately wait for those that have enough', async () => {
+  it('lets a call that has waited until its function may take longer than is left wait for the others', async () => {
     await using tasks = poolOf();
     const order: string[] = [];
     const say = (name: string, timeout: number) =>
@@ -119,9 +119,11 @@ describe('the queue of a pool', () => {
         .with({ timeout })(0)
         .then(() => order.push(name));
     await tasks.sleep(2000);
-    const before = tasks.sleep(1);
-    const tight = [say('tight', 1800), say('tighter', 1700)];
-    await Promise.all([before, ...tight, say('late', 30_000), say('soon', 20_000)]);
+    const fresh = [tasks.sleep(1), say('fresh', 1800), say('late', 30_000)];
+    await Promise.all(fresh);
+    expect(order.splice(0)).toEqual(['fresh', 'late']);
+    const waited = [tasks.sleep(1000), say('tight', 1800), say('tighter', 1700)];
+    await Promise.all([...waited, say('late', 30_000), say('soon', 20_000)]);
     expect(order).toEqual(['soon', 'late', 'tighter', 'tight']);
   });
 

@@ -21,12 +21,16 @@ describe('DeadlineQueue', () => {
         const queue = new DeadlineQueue<Item>();
         let model: Item[] = [];
         /** What had its turn when it was not feasible. */
-        const demoted = new Set<Item>();
+        const tight = new Set<Item>();
         const next = () => {
           model.sort(inOrder);
+          for (const item of model.filter((item) => tight.has(item))) {
+            if (!item.isFeasible) break;
+            tight.delete(item);
+          }
           const first = model.find((item) => {
-            if (!item.isFeasible) demoted.add(item);
-            return !demoted.has(item);
+            if (!item.isFeasible) tight.add(item);
+            return !tight.has(item);
           });
           const taken = first ?? model[0];
           model = model.filter((item) => item !== taken);
@@ -34,7 +38,7 @@ describe('DeadlineQueue', () => {
         };
         for (const [id, { do: action, at }] of steps.entries()) {
           if (action === 'add') {
-            const item = { deadlineAt: at, id, place: -1, isFeasible: true, demoted: false };
+            const item = { deadlineAt: at, id, place: -1, isFeasible: true };
             queue.add(item);
             model.push(item);
           } else if (action === 'take') {
@@ -70,7 +74,6 @@ describe('DeadlineQueue', () => {
         id,
         place: -1,
         isFeasible: true,
-        demoted: false,
       });
       const items = Array.from({ length }, (_, id) => itemAt(id));
       for (const item of items) queue.add(item);

@@ -8,6 +8,7 @@ import { notSerializable } from './errors';
 import { checkOptions, invalid, parseChoice, parseFunction, parseTime, type Time } from './options';
 import type { Task } from './pool/call';
 import { callerOf, lineOf } from './pool/caller';
+import { FadingPeak } from './pool/peak';
 import { defaultPool, Pool, type WorkerPool } from './pool/pool';
 import { sourceOf } from './pool/source';
 import { submitTraced } from './pool/tracing';
@@ -225,7 +226,7 @@ function idOf(definition: TaskDefinition): number {
 
 function inWorker(definition: TaskDefinition, settings: Settings): Start {
   const { name } = definition;
-  const task: Task = { id: idOf(definition), definition, reclaim: settings.reclaim, peakMs: 0 };
+  const task: Task = { id: idOf(definition), definition, reclaim: settings.reclaim, peak: new FadingPeak() };
 
   return async function start(args, { signal, timeout, onProgress }) {
     const deadline = contexts.getStore()?.deadline;

@@ -1,6 +1,7 @@
 import { callTimedOut } from '../errors';
 import type { Parcel, TaskDefinition } from '../wire';
 import { onAbort } from './abort';
+import type { FadingPeak } from './peak';
 import type { Waiting } from './queue';
 
 /** Something to run in a worker, and how to take the worker back from a call of it that is given up. */
@@ -9,11 +10,9 @@ export interface Task {
   readonly definition: TaskDefinition;
   readonly reclaim: 'interrupt' | 'kill';
   /** The longest it has run of late, in milliseconds. */
-  peakMs: number;
+  readonly peak: FadingPeak;
 }
 
-/** How much of a peak each later, shorter run leaves: half of it after 23. */
-const FADING = 0.97;
 /** How many times its task's peak a call should have left: those that were given up would have taken longer. */
 const HEADROOM = 2;
 
@@ -43,7 +42,6 @@ export class Call implements Waiting {
   /** Let go of with the end, so that a call given up holds no arguments. */
   args: Parcel | undefined;
   place = -1;
-  demoted = false;
   /** How often it was handed to a worker that died before it began. */
   misfires = 0;
   startedAt: number | undefined;
@@ -83,7 +81,9 @@ export class Call implements Waiting {
   }
 
   get isFeasible(): boolean {
-    return this.#left >= HEADROOM * this.task.peakMs;
+    // One that has not waited for half of its time is, whatever its task did before.
+    const half = (this.deadlineAt - this.madeAt) / 2;
+    return this.#left >= Math.min(HEADROOM * this.task.peak.value, half);
   }
 
   get #left(): number {
@@ -116,7 +116,7 @@ export class Call implements Waiting {
     this.ending = ending;
     this.endedAt = performance.now();
     const { task, startedAt, endedAt } = this;
-    if (startedAt !== undefined) task.peakMs = Math.max(endedAt - startedAt, task.peakMs * FADING);
+    if (startedAt !== undefined) task.peak.add(endedAt - startedAt);
     this.args = undefined;
     clearTimeout(this.#timer);
     for (const unlisten of this.#unlisten) unlisten();

@@ -6,35 +6,59 @@ export interface Waiting {
   /** Enough time is left to do it, as far as anybody knows. */
   readonly isFeasible: boolean;
   place: number;
-  /** It was next, and no longer feasible. */
-  demoted: boolean;
 }
 
 /**
- * A binary heap: earliest deadline first, first in first out among equals. Where more is asked for than can be done,
- * that order alone would always begin what is about to be given up: what is not feasible when its turn comes lets all
- * others go first. In, out and away each take O(log n) steps, and one that left holds on to nothing.
+ * Earliest deadline first, first in first out among equals. Where more is asked for than can be done, that order alone
+ * would always begin what is about to be given up: what is not feasible when its turn comes lets all others go first.
  */
 export class DeadlineQueue<T extends Waiting> {
+  readonly #feasible = new Heap<T>();
+  readonly #tight = new Heap<T>();
+
+  get size(): number {
+    return this.#feasible.size + this.#tight.size;
+  }
+
+  add(item: T): void {
+    this.#feasible.add(item);
+  }
+
+  take(): T | undefined {
+    this.#sort();
+    return this.#feasible.take() ?? this.#tight.take();
+  }
+
+  delete(item: T): boolean {
+    return this.#feasible.delete(item) || this.#tight.delete(item);
+  }
+
+  #sort(): void {
+    // A deadline may have been moved, or what takes long be a while ago.
+    while (this.#tight.first?.isFeasible) this.#feasible.add(this.#tight.take() as T);
+    while (this.#feasible.first?.isFeasible === false) this.#tight.add(this.#feasible.take() as T);
+  }
+}
+
+/** A binary heap. In, out and away each take O(log n) steps, and one that left holds on to nothing. */
+class Heap<T extends Waiting> {
   readonly #heap: T[] = [];
 
   get size(): number {
     return this.#heap.length;
   }
 
+  get first(): T | undefined {
+    return this.#heap[0];
+  }
+
   add(item: T): void {
-    item.demoted = false;
     this.#heap.push(item);
     this.#up(item, this.#heap.length - 1);
   }
 
   take(): T | undefined {
-    let first = this.#heap[0];
-    while (first !== undefined && !first.demoted && !first.isFeasible) {
-      first.demoted = true;
-      this.#down(first, 0);
-      first = this.#heap[0];
-    }
+    const { first } = this;
     if (first !== undefined) this.delete(first);
     return first;
   }
@@ -84,6 +108,5 @@ export class DeadlineQueue<T extends Waiting> {
 }
 
 function before(a: Waiting, b: Waiting): boolean {
-  if (a.demoted !== b.demoted) return b.demoted;
   return a.deadlineAt === b.deadlineAt ? a.id < b.id : a.deadlineAt < b.deadlineAt;
 }
