@@ -192,6 +192,23 @@ describe('arguments and results', () => {
     expect(Buffer.isBuffer(await echo(Buffer.from('bytes')))).toBe(true);
   });
 
+  it.each([
+    new Uint8Array([1, 2, 3]),
+    new Float64Array([1, 2, 3]),
+    new BigInt64Array([1n]),
+    new DataView(new ArrayBuffer(3)),
+    new Uint16Array(new Uint16Array([1, 2, 3, 4]).buffer, 2, 2),
+  ])('have, of a view such as %p, a buffer of their own with nothing else in it', async (view) => {
+    const extent = offload((_pad: string, { byteOffset, buffer }: ArrayBufferView) => [byteOffset, buffer.byteLength]);
+    const same = offload((pad: string, value: ArrayBufferView) => ({ pad, value }));
+    for (const pad of ['', 'x', 'xx', 'xxxxx']) {
+      expect(await extent(pad, view)).toEqual([0, view.byteLength]);
+      const { value } = await same(pad, view);
+      expect(value).toEqual(view);
+      expect([value.byteOffset, value.buffer.byteLength]).toEqual([0, view.byteLength]);
+    }
+  });
+
   it('keep cycles and shared parts', async () => {
     const shared = {};
     const circular: { a: object; b: object; self?: unknown } = { a: shared, b: shared };

@@ -56,7 +56,7 @@ export function wrap(value: unknown): Parcel {
 }
 
 export function unwrap(parcel: Parcel): unknown {
-  return 'plain' in parcel ? parcel.plain : v8.deserialize(parcel);
+  return 'plain' in parcel ? parcel.plain : unpack(parcel);
 }
 
 function isPlain(value: unknown): boolean {
@@ -74,6 +74,25 @@ function isPlainList(value: unknown): boolean {
 /** Structured clone with Node's additions: `Buffer` and typed arrays arrive as what they are. */
 function pack(value: unknown): Buffer {
   return v8.serialize(value);
+}
+
+function unpack(packed: Uint8Array): unknown {
+  const deserializer = new Deserializer(packed);
+  deserializer.readHeader();
+  return deserializer.readValue();
+}
+
+/** To Node's a view is a window into the message, or into memory that it shares with others. A clone has its own. */
+class Deserializer extends v8.DefaultDeserializer {
+  /** Documented as to be overridden, and missing in the types. */
+  _readHostObject(): ArrayBufferView {
+    const inherited = v8.DefaultDeserializer.prototype as unknown as { _readHostObject(): ArrayBufferView };
+    const view = inherited._readHostObject.call(this);
+    if (Buffer.isBuffer(view)) return view;
+    const { buffer, byteOffset, byteLength } = view;
+    const View = view.constructor as new (buffer: ArrayBufferLike) => ArrayBufferView;
+    return new View(buffer.slice(byteOffset, byteOffset + byteLength));
+  }
 }
 
 type Portable = PackedError | { readonly list: Portable[] } | { readonly value: unknown };
