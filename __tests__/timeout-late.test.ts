@@ -149,6 +149,33 @@ describe.each(expresses)('a handler whose deadline has passed, on %s', (_, expre
     expect((await connection.answer()).status).toBe(504);
   });
 
+  it('sees the request as it was', async () => {
+    const { open, opened } = gate<unknown[]>();
+    const answered = gate();
+    const look = (req: Request) => [req.url, req.baseUrl, req.path, { ...req.query }, { ...req.params }];
+    const router = express.Router();
+    router.get('/:id/items', async (req) => {
+      const before = look(req);
+      await abortOf(req.deadline.signal);
+      const during = look(req);
+      await answered.opened;
+      open([before, during, look(req)]);
+    });
+    const app = express();
+    app.use(timeout(30));
+    app.use('/list', router);
+    app.use((error: Error & { status: number }, req: Request, res: Response, _next: NextFunction) => {
+      res.status(error.status).json(look(req));
+    });
+    const connection = await Connection.open((await serve(app)).port);
+    const { status, body } = await connection.get('/list/7/items?owner=42');
+    expect([status, JSON.parse(body)[3]]).toEqual([504, { owner: '42' }]);
+    answered.open();
+    const [before, during, after] = await opened;
+    expect(before).toEqual(['/7/items?owner=42', '/list', '/7/items', { owner: '42' }, { id: '7' }]);
+    expect([during, after]).toEqual([before, before]);
+  });
+
   it('gets the error in the callbacks it passes', async () => {
     const { connection, ready, acted } = await lateApp((res) => () => {
       return new Promise((resolve) => res.sendFile(__filename, resolve));

@@ -30,6 +30,9 @@ const WRITERS = [
 const OF_THE_BODY =
   /^(content-(?!security-policy).*|etag|last-modified|cache-control|expires|age|pragma|accept-ranges|location|refresh|transfer-encoding|trailer|(repr-)?digest|sourcemap|warning|(surrogate|cdn-cache)-control|x-sendfile|x-accel-.*)$/i;
 
+/** What routers, and Express by what they say, tell of where a request goes. */
+const OF_THE_ROUTE = ['url', 'baseUrl', 'params', 'query', 'path'];
+
 const late = channel('express-unblock:late');
 
 /**
@@ -136,10 +139,21 @@ function reserveResponse(res: ServerResponse, owner: RequestContext, error: Http
 
 /** Keeps what the routers of Express do for late `handlers` from what they still have to do for the `owner`. */
 function reserveRequest(req: IncomingMessage, handlers: RequestContext, owner: RequestContext): void {
-  // A late `next()` would use up the error handlers, which it shares with the owner. A router that finds no path to
-  // match goes straight to its end.
   const isLate = () => contexts.getStore() === handlers;
-  guard(req, 'url', { read: (url) => (isLate() ? '' : url), writable: () => !isLate() });
+  const writable = () => !isLate();
+  // Handlers that go on see the request as it was, whatever the routers make of it for the owner.
+  const seen = req as unknown as Record<string, unknown>;
+  for (const name of OF_THE_ROUTE) {
+    const before = seen[name];
+    const own = Object.hasOwn(req, name);
+    const now = (value: unknown) => (own ? value : Reflect.get(Object.getPrototypeOf(req), name, req));
+    guard(seen, name, { read: (value) => (isLate() ? before : now(value)), writable });
+  }
+  // A late `next()` would use up the error handlers, which it shares with the owner. A router that finds no path to
+  // match goes straight to its end; it looks for one where it has parsed this very URL before.
+  const parsed = Object.create(Object.getPrototypeOf(seen._parsedUrl ?? {}));
+  const nowhere = Object.assign(parsed, { _raw: req.url, pathname: null });
+  guard(seen, '_parsedUrl', { read: (value) => (isLate() ? nowhere : value), writable });
   // A router puts back its caller's when it is at its end: of a late `next()`, that may be all there is to see.
   guard(req as IncomingMessage & { next?: unknown }, 'next', {
     writable: () => {
