@@ -48,6 +48,22 @@ describe.each(expresses)('problemDetails on %s', (_, express) => {
     });
   });
 
+  it.each([10n, { password: 'secret' }, 'many', Number.NaN])('takes %p for no public number', async (limit) => {
+    expect((await answerTo(createError(422, 'Too many', { limit }))).problem).not.toHaveProperty('limit');
+  });
+
+  it('keeps to itself what another response said of its body and connection', async () => {
+    const given = {
+      'transfer-encoding': 'chunked',
+      'Content-Encoding': 'gzip',
+      'Set-Cookie': 'a=b',
+      'x-none': undefined,
+    };
+    const { headers } = await answerTo(createError(502, { headers: { ...given, 'Retry-After': 7 } }));
+    expect(headers).toMatchObject({ 'retry-after': '7' });
+    for (const name of Object.keys(given)) expect(headers).not.toHaveProperty(name.toLowerCase());
+  });
+
   it('keeps the detail and the code of a failure of ours to itself', async () => {
     const error = Object.assign(new Error('connect ECONNREFUSED 10.0.0.1'), { code: 'ECONNREFUSED' });
     expect((await answerTo(error)).problem).toEqual({

@@ -1,7 +1,9 @@
 import { once } from 'node:events';
+import http from 'node:http';
+import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { NextFunction, Request, Response } from 'express';
-import { createPool, offload, problemDetails, timeout } from 'express-unblock';
+import { createPool, limitInput, offload, problemDetails, timeout } from 'express-unblock';
 import { abortOf, Connection, cleanUp, expresses, gate, serve } from './support/keep-alive';
 
 afterEach(cleanUp);
@@ -171,6 +173,35 @@ describe.each(expresses)('the client of a request with a deadline, on %s', (_, e
       timeout: 60,
     });
   });
+
+  it.each([
+    ['a deadline', timeout(20_000), 408, 'x'],
+    ['a limit', limitInput(10), 413, 'x'.repeat(11)],
+  ])(
+    'whose upload meets %s is gone for what reads it, as a proxy and its upstream',
+    async (_, guard, expected, start) => {
+      const reached = gate<Socket>();
+      const uploading = gate<Request>();
+      const upstream = await serve((req) => reached.open(req.socket));
+      const app = express();
+      app.post('/', guard, (req) => {
+        const forward = http.request({ port: upstream.port, method: 'POST', agent: false });
+        forward.on('error', () => {});
+        req.on('aborted', () => forward.destroy());
+        req.pipe(forward);
+        forward.flushHeaders();
+        uploading.open(req);
+      });
+      app.use(problemDetails());
+      const connection = await Connection.open((await serve(app)).port);
+      connection.send('POST', '/', { 'Transfer-Encoding': 'chunked' });
+      const forwarded = await reached.opened;
+      (await uploading.opened).deadline?.extend(1);
+      connection.socket.write(`${start.length.toString(16)}\r\n${start}\r\n`);
+      expect((await connection.answer()).status).toBe(expected);
+      if (!forwarded.destroyed) await new Promise((resolve) => forwarded.once('close', resolve));
+    },
+  );
 
   it('gets a 504 where it waits for a handler that does not read its body on', async () => {
     const app = express();

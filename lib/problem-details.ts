@@ -18,6 +18,9 @@ interface Failure {
 /** What of an error is a client's business beside its status and message. */
 const PUBLIC = ['limit', 'received', 'expected', 'measure', 'timeout', 'retryAfter'] as const;
 
+/** An error that a client library made of somebody else's response may carry that one's. */
+const NOT_ITS_OWN = /^(content-.*|transfer-encoding|trailer|connection|keep-alive|upgrade|set-cookie)$/i;
+
 /**
  * An Express error handler that answers with `application/problem+json` (RFC 9457), for apps that have none of their
  * own: `type`, `title`, `status`, `detail`, `code` and the error's public numbers, such as `limit`. The detail of 5xx
@@ -48,7 +51,7 @@ export function problemDetails(options: ProblemDetailsOptions = {}) {
     const body = JSON.stringify(describe(failure, status, exposeAll));
     // As Express's own final handler does: these told of the body that the failed handler meant to send.
     for (const name of ['Content-Encoding', 'Content-Language', 'Content-Range']) res.removeHeader(name);
-    for (const [name, value] of Object.entries(headersOf(failure))) res.setHeader(name, value as string);
+    for (const [name, value] of headersOf(failure)) res.setHeader(name, value);
     res.statusCode = status;
     res.statusMessage = '';
     res.setHeader('Content-Type', 'application/problem+json; charset=utf-8');
@@ -70,14 +73,17 @@ function ownStatus({ status, statusCode }: Failure): number | undefined {
 }
 
 /** As Express's own final handler has it: what other errors call headers may be anything. */
-function headersOf(failure: Failure): object {
+function headersOf(failure: Failure): [string, string | number][] {
   const { headers } = failure;
-  return ownStatus(failure) !== undefined && typeof headers === 'object' && headers !== null ? headers : {};
+  if (ownStatus(failure) === undefined || typeof headers !== 'object' || headers === null) return [];
+  return Object.entries(headers).filter(
+    ([name, value]) => !NOT_ITS_OWN.test(name) && ['string', 'number'].includes(typeof value),
+  );
 }
 
 function describe(failure: Failure, status: number, exposeAll: boolean) {
   const shown = exposeAll || (typeof failure.expose === 'boolean' ? failure.expose : status < 500);
-  const numbers = PUBLIC.map((name) => [name, (failure as Record<string, unknown>)[name]]);
+  const facts = PUBLIC.map((name) => [name, (failure as Record<string, unknown>)[name]]);
   return {
     type: 'about:blank',
     title: STATUS_CODES[status] ?? 'Error',
@@ -86,6 +92,10 @@ function describe(failure: Failure, status: number, exposeAll: boolean) {
     ...(typeof failure.code === 'string' && (shown || failure.code.startsWith('ERR_UNBLOCK_'))
       ? { code: failure.code }
       : {}),
-    ...Object.fromEntries(numbers.filter(([, value]) => value !== undefined && (shown || typeof value === 'number'))),
+    ...Object.fromEntries(
+      facts.filter(
+        ([name, value]) => Number.isFinite(value) || (shown && name === 'measure' && typeof value === 'string'),
+      ),
+    ),
   };
 }

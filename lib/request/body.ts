@@ -58,7 +58,14 @@ function dropRest(req: IncomingMessage, res: ServerResponse, remainder: number |
   req._destroy = (error, callback) => callback(error);
   req.complete = true;
   // Whoever still listens to the body is the handlers.
-  contexts.run(deadlineOf(req, res).context, () => req.destroy());
+  const { context } = deadlineOf(req, res);
+  contexts.run(context, () => req.destroy());
+  // As Node tells them of a client that has left: by this, proxies and upload parsers know to clean up. Once the
+  // request is no longer theirs, since some of them hand on an error of their own.
+  process.nextTick(() => {
+    req.aborted = true;
+    contexts.run(context, () => req.emit('aborted'));
+  });
   socket.resume();
   return rest;
 }
