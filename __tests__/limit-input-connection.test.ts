@@ -35,6 +35,17 @@ describe.each(expressVersions)('the connection of a refused request (%s)', (_nam
     expect(await client.closed).toBe('end');
   });
 
+  it("is closed after a long body, whatever the app's own header says", async () => {
+    const { client } = await start((app) =>
+      app.use((_req, res, next) => next(void res.set('Connection', 'keep-alive'))),
+    );
+    await client.send(head('POST', '/upload', { 'Content-Length': MIB }));
+    expect(await client.answer()).toMatchObject({ status: 413, headers: { connection: 'close' } });
+    await client.send(Buffer.alloc(MIB), head('GET', '/secret'));
+    expect(await client.closed).toBe('end');
+    expect(client.rest()).toBe('');
+  });
+
   it.each([101, 256 * KIB])('serves the next request after draining a body of %i bytes', async (length) => {
     const { client, ran } = await start();
     await client.send(head('POST', '/upload', { 'Content-Length': length }));

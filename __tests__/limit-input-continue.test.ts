@@ -88,6 +88,29 @@ describe.each(expressVersions)('Expect: 100-continue (%s)', (_name, express) => 
     });
   });
 
+  it.each<[string, RequestHandler]>([
+    ['set', (_req, res) => void res.set('Connection', 'keep-alive').send('unread')],
+    ['in its head', (_req, res) => void res.writeHead(200, { connection: 'keep-alive' }).end()],
+    ['in a list', (_req, res) => void res.writeHead(200, ['Connection', 'keep-alive', 'X-Kind', 'list']).end()],
+    ['beside a limit', (req, res) => limitInput(10)(req, res.set('Connection', 'keep-alive'), () => res.send('over'))],
+  ])('never takes the next request for the body, though the app has a keep-alive header %s', async (_how, handler) => {
+    const urls: string[] = [];
+    const app = express();
+    app.use((req, _res, next) => {
+      urls.push(req.url);
+      next();
+    });
+    app.post('/', handler);
+    const client = await connectRaw(await serve(app));
+    const next = head('GET', '/next');
+    await client.send(head('POST', '/', { ...EXPECT, 'Content-Length': next.length }));
+    expect(await client.answer()).toMatchObject({ status: 200, headers: { connection: 'close' } });
+    await client.send(next, head('GET', '/secret'));
+    expect(await client.closed).toBe('end');
+    expect(client.rest()).toBe('');
+    expect(urls).toEqual(['/']);
+  });
+
   it.each([
     ['before the first request', 'on', true],
     ['after the first request', 'on', false],

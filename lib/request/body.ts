@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { contexts } from './context';
 import { deadlineOf } from './deadline';
+import { isLast, makeLast } from './last';
 import { ignorePipelined } from './pipelined';
 
 /** Up to here the rest of an abandoned body is read and the connection kept; a longer rest costs the connection. */
@@ -29,7 +30,7 @@ export function abandonBody(req: IncomingMessage, res: ServerResponse, remainder
   const rest = dropRest(req, res, remainder);
   linger(socket, res, rest);
   if (answer !== undefined) answerWhenKnown(socket, res, rest, answer);
-  else if (rest.isLong()) res.shouldKeepAlive = false;
+  else if (rest.isLong()) makeLast(res);
 }
 
 /** What is still to come of an abandoned body, and what comes behind it. */
@@ -87,7 +88,7 @@ function linger(socket: Socket, res: ServerResponse, rest: Rest): void {
 
   const settle = () => {
     const { arrived, following } = rest;
-    if (arrived && !last && res.shouldKeepAlive && !following.seen && !rest.isLong()) {
+    if (arrived && !last && !isLast(res) && !following.seen && !rest.isLong()) {
       following.stop();
       socket.destroySoon = destroySoon;
       stop();
@@ -117,8 +118,8 @@ function answerWhenKnown(socket: Socket, res: ServerResponse, rest: Rest, answer
   let decided = false;
   const decide = (nothingCame: boolean) => {
     if (decided) return;
-    if (rest.following.seen || rest.isLong()) res.shouldKeepAlive = false;
-    decided = nothingCame || !res.shouldKeepAlive;
+    if (rest.following.seen || rest.isLong()) makeLast(res);
+    decided = nothingCame || isLast(res);
     if (decided) {
       socket.off('end', onEnd);
       answer();

@@ -1,6 +1,7 @@
 import { subscribe } from 'node:diagnostics_channel';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { abandonBody } from './body';
+import { makeLast } from './last';
 
 /**
  * By itself Node writes `100 Continue` before the request is looked at (RFC 9110, section 10.1.1), unless the server
@@ -23,18 +24,17 @@ export function awaitsContinue(req: IncomingMessage): boolean {
 /** The `100` goes out when the body is first read, so that a refusal can come instead. */
 function continueOnRead(this: Server, req: IncomingMessage, res: ServerResponse): void {
   if (this.listenerCount('checkContinue') > 0) return;
-  const { shouldKeepAlive } = res;
   const read = req._read;
   awaiting.add(req);
   // Answered unread, the client may send the body or not: what follows could be taken for either.
-  res.shouldKeepAlive = false;
+  const keep = makeLast(res);
   res.prependListener('finish', () => {
     if (awaiting.has(req)) abandonBody(req, res);
   });
   req._read = function firstRead(size) {
     req._read = read;
     if (!res.headersSent && awaiting.delete(req)) {
-      res.shouldKeepAlive = shouldKeepAlive;
+      keep();
       res.writeContinue();
     }
     read.call(this, size);
