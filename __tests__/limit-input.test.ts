@@ -515,6 +515,25 @@ describe.each(expressVersions)('limitInput on the wire (%s)', (_name, express) =
       expect(await client.answer()).toMatchObject({ status: 200, body: text });
     });
 
+    it.each(['utf8', 'latin1', 'hex', 'base64'] as const)(
+      'hands them on as %s to whom asked for that',
+      async (encoding) => {
+        const text = '["grün"]';
+        const decode: RequestHandler = (req, _res, next) => next(void req.setEncoding(encoding));
+        const { client } = await start({
+          before: [waitFor(Buffer.byteLength(text)), decode],
+          limit: limitInput(100, { json: { depth: 3 } }),
+          handler: async (req, res) => res.send((await req.toArray()).join('')),
+        });
+        await client.send(
+          head('POST', '/', { 'Content-Type': 'application/json', ...CHUNKED }),
+          chunk(Buffer.from(text)),
+        );
+        await client.send(chunk(''));
+        expect(await client.answer()).toMatchObject({ status: 200, body: Buffer.from(text).toString(encoding) });
+      },
+    );
+
     it.each(['application/json', 'text/plain'])('leaves the bytes to earlier listeners, once (%s)', async (type) => {
       let heard = '';
       const listen: RequestHandler = (req, _res, next) => {

@@ -149,12 +149,13 @@ function peek(req: IncomingMessage, res: ServerResponse): Buffer | undefined {
   req.emit = () => true;
   const waiting = req.read(req.readableLength);
   req.emit = emit;
-  req.unshift(waiting);
+  const encoding = req.readableEncoding ?? undefined;
+  req.unshift(waiting, encoding);
   // Node drains a body that nobody reads, but takes this for a reader.
   res.on('finish', () => {
     if (req.readableFlowing === null) req.resume();
   });
-  return Buffer.from(waiting, req.readableEncoding ?? undefined);
+  return Buffer.from(waiting, encoding);
 }
 
 /** No handler has seen the request yet. */
