@@ -94,6 +94,52 @@ describe.each(expresses)('the client of a request with a deadline, on %s', (_, e
     expect(await reason.opened).toMatchObject({ code: 'ERR_UNBLOCK_CLIENT_CLOSED' });
   });
 
+  it('aborts the signal of every request that it sent at once, however many', async () => {
+    const app = express();
+    const all = gate();
+    const reasons: Promise<unknown>[] = [];
+    const counts: number[] = [];
+    app.get('/', timeout(20_000), (req) => {
+      counts.push(req.socket.listenerCount('close'));
+      if (reasons.push(abortOf(req.deadline.signal)) === 20) all.open();
+    });
+    const connection = await Connection.open((await serve(app)).port);
+    for (let i = 0; i < 20; i++) connection.send('GET', '/');
+    await all.opened;
+    connection.socket.destroy();
+    expect(await Promise.all(reasons)).toEqual(
+      Array(20).fill(expect.objectContaining({ code: 'ERR_UNBLOCK_CLIENT_CLOSED' })),
+    );
+    // Enough of them, and Node would warn of a leak.
+    expect(new Set(counts.slice(1)).size).toBe(1);
+  });
+
+  it('does not abort the signal of a request behind another that was answered, and leaves no listener', async () => {
+    const app = express();
+    const counts: number[] = [];
+    const closed = [gate(), gate(), gate()];
+    const signals: AbortSignal[] = [];
+    app.get('/:n', timeout(20_000), (req, res) => {
+      signals.push(req.deadline.signal);
+      res.on('close', () => closed[Number(req.params.n)]?.open());
+      setImmediate(() => res.end('whole'));
+    });
+    app.get('/', (req, res) => {
+      counts.push(req.socket.listenerCount('close'));
+      res.end();
+    });
+    const connection = await Connection.open((await serve(app)).port);
+    await connection.get('/');
+    for (const n of [0, 1, 2]) connection.send('GET', `/${n}`);
+    for (const { opened } of closed) await opened;
+    for (const _ of closed) await connection.answer();
+    await connection.get('/');
+    connection.socket.destroy();
+    await connection.closed;
+    expect(signals.map(({ aborted }) => aborted)).toEqual([false, false, false]);
+    expect(counts[1]).toBe(counts[0]);
+  });
+
   it('ends an offloaded call when it leaves, running or queued', async () => {
     await using pool = createPool({ workers: 1 });
     const spin = offload(

@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { clientClosed } from '../errors';
 import { parseTime, type Time } from '../options';
 import { contexts, type Deadline, type RequestContext } from './context';
@@ -8,7 +9,7 @@ export function deadlineOf(req: IncomingMessage, res: ServerResponse): RequestDe
   // On the request itself: a WeakMap of requests costs the garbage collector more than all the rest of this file.
   const holder = req as { deadline?: unknown };
   if (holder.deadline instanceof RequestDeadline) return holder.deadline;
-  const deadline = new RequestDeadline(res);
+  const deadline = new RequestDeadline(req, res);
   holder.deadline = deadline;
   const { headers } = req;
   if (headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined) listenIn(req, deadline);
@@ -22,6 +23,25 @@ function listenIn(req: IncomingMessage, deadline: RequestDeadline): void {
     if (contexts.getStore()?.deadline === deadline) return Reflect.apply(emit, this, args);
     return contexts.run(deadline.context, () => Reflect.apply(emit, this, args));
   };
+}
+
+const queues = new WeakMap<Socket, Set<() => void>>();
+
+/** Behind an earlier request on its connection a response has no socket yet, and is not told when that closes. */
+function onCloseInQueue(socket: Socket, res: ServerResponse, listener: () => void): void {
+  const queue = queues.get(socket) ?? new Set();
+  queues.set(socket, queue);
+  // One for all of them: Node would take as many as a client may send at once for a leak.
+  if (queue.size === 0) socket.on('close', tellQueue);
+  queue.add(listener);
+  res.once('socket', () => {
+    queue.delete(listener);
+    if (queue.size === 0) socket.off('close', tellQueue);
+  });
+}
+
+function tellQueue(this: Socket): void {
+  for (const listener of queues.get(this) ?? []) listener();
 }
 
 const doNothing = (): void => {};
@@ -41,16 +61,19 @@ export class RequestDeadline implements Deadline {
   reason: unknown;
   #controller: AbortController | undefined;
 
-  constructor(res: ServerResponse) {
-    if (res.destroyed && !res.writableEnded) this.abort(clientClosed());
-    // The request's own 'close' comes as soon as its body was read, and does not mean that the client left.
-    res.on('close', () => {
+  constructor({ socket }: IncomingMessage, res: ServerResponse) {
+    const queued = res.socket === null && !res.writableEnded;
+    if (!res.writableEnded && (res.destroyed || (queued && socket.destroyed))) this.abort(clientClosed());
+    const onClose = () => {
       if (!res.writableEnded) this.abort(clientClosed());
       this.#over = true;
       this.clear();
       // A connection opened on behalf of this request, and kept in a pool, would keep its `req` and `res` as well.
       this.#onExpire = doNothing;
-    });
+    };
+    // The request's own 'close' comes as soon as its body was read, and does not mean that the client left.
+    res.on('close', onClose);
+    if (queued) onCloseInQueue(socket, res, onClose);
   }
 
   /** Made when first asked for: most requests never do. */
