@@ -1,6 +1,6 @@
 import path from 'node:path';
-import { closePools, createPool, offload } from 'express-unblock';
-import { forkedDuring, isAlive, ROOT, until } from './support/workers';
+import { type CallOptions, closePools, createPool, offload, type WorkerPool } from 'express-unblock';
+import { fixture, forkedDuring, isAlive, ROOT, until } from './support/workers';
 
 const pool = createPool({ workers: 1 });
 const pidOf = offload(() => process.pid, { pool });
@@ -302,3 +302,26 @@ it('an interrupt in the middle of a require() leaves no half-loaded module to th
     expect(await offload(use, { pool: fresh })()).toBe('functionfunction');
   }
 }, 20_000);
+
+it.each([
+  [
+    'a library that is already loaded',
+    (fresh: WorkerPool) => {
+      const use = offload((file: string) => require(file).use(), { pool: fresh });
+      return { with: (options: CallOptions) => () => use.with(options)(fixture('lazy.cjs')) };
+    },
+  ],
+  [
+    'an offloaded module',
+    (fresh: WorkerPool) =>
+      offload.module<{ use(): string[] }>(fixture('lazy.cjs'), { pool: fresh, reclaim: 'interrupt' }).use,
+  ],
+])('nor does one in the middle of what %s loads later', async (_, usedIn) => {
+  await using fresh = createPool({ workers: 1 });
+  await offload((file: string) => void require(file), { pool: fresh })(fixture('lazy.cjs'));
+  const use = usedIn(fresh);
+  const stop = new AbortController();
+  const call = use.with({ signal: stop.signal, onProgress: () => stop.abort() })();
+  await expect(call).rejects.toMatchObject({ name: 'AbortError' });
+  expect(await use.with({})()).toEqual(['first', 'last']);
+});

@@ -13,7 +13,7 @@ import {
 import { becomeWorker, CurrentTask, type TaskContext } from './current-task';
 import { awaitInterrupts, interruptible, interruptsLanded, startKeeper, wasInterrupted } from './interruptible';
 import { openLedger } from './ledger';
-import { isSpoiled, load, type TaskFunction } from './tasks';
+import { isSpoiled, load, type TaskFunction, watchLoading } from './tasks';
 
 /** What runs first in a worker process. Its last arguments are its parent's process id and its ledger. */
 const [parent, ledger] = process.argv.slice(-2) as [string, string];
@@ -26,6 +26,7 @@ const task = new CurrentTask((event) => {
   }
 });
 becomeWorker(task);
+watchLoading();
 
 interface Loaded {
   readonly definition: TaskDefinition;

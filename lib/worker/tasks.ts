@@ -1,4 +1,4 @@
-import { createRequire } from 'node:module';
+import { createRequire, Module } from 'node:module';
 import path from 'node:path';
 import { constants, Script } from 'node:vm';
 import { noSuchExport } from '../errors';
@@ -23,7 +23,7 @@ function compile({ source, form, strict, file, line, name }: TaskDefinition & { 
   });
   const make = script.runInThisContext() as (...provided: unknown[]) => unknown;
 
-  const provided = provide(file, watched(createRequire(file)));
+  const provided = provide(file, createRequire(file));
   const made = make(...PROVIDED.map((name) => provided[name]));
   const fn = (form === 'expression' ? made : onlyMemberOf(made as object)) as TaskFunction;
   Object.defineProperty(fn, 'name', { value: name, configurable: true });
@@ -45,16 +45,18 @@ export function isSpoiled(): boolean {
   return loading > 0;
 }
 
-function watched(require: NodeJS.Require): NodeJS.Require {
-  const load = (id: string) => {
+/** Counts every `require()` in this process: libraries load parts of themselves when these are first used. */
+export function watchLoading(): void {
+  const { prototype } = Module;
+  const { require } = prototype;
+  prototype.require = function watched(id) {
     loading++;
     try {
-      return require(id);
+      return require.call(this, id);
     } finally {
       loading--;
     }
   };
-  return Object.assign(load, require);
 }
 
 async function importFrom({ url, name }: TaskDefinition & { kind: 'module' }): Promise<TaskFunction> {
