@@ -97,6 +97,34 @@ describe('what a task throws', () => {
         };
       },
     ],
+    [
+      'an object whose code throws, thrown late',
+      async () => {
+        await null;
+        throw {
+          get code() {
+            throw new Error('no');
+          },
+        };
+      },
+    ],
+    [
+      'a revoked proxy',
+      () => {
+        const { proxy, revoke } = Proxy.revocable({}, {});
+        revoke();
+        throw proxy;
+      },
+    ],
+    [
+      'a revoked proxy, thrown late',
+      async () => {
+        await null;
+        const { proxy, revoke } = Proxy.revocable({}, {});
+        revoke();
+        throw proxy;
+      },
+    ],
   ])('is an error that says so when it cannot be sent: %s', async (_, task) => {
     expect(await thrownBy(task)).toMatchObject({ code: 'ERR_UNBLOCK_NOT_SERIALIZABLE', status: 500 });
   });

@@ -52,7 +52,11 @@ function awaitKeeper(): void {
 }
 
 export function wasInterrupted(error: unknown): boolean {
-  return (error as { code?: unknown } | null)?.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED';
+  try {
+    return (error as { code?: unknown } | null)?.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED';
+  } catch {
+    return false; // A task may throw what throws when it is looked at.
+  }
 }
 
 export function interruptsLanded(): number {
