@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { format, inspect } from 'node:util';
 import { closePools, createPool, offload } from 'express-unblock';
 import { isWorker } from 'express-unblock/worker';
 import { fixture, forkedDuring, runNode } from './support/workers';
@@ -62,12 +63,20 @@ describe('offload.module', () => {
     await expect(text?.()).rejects.toMatchObject(error);
   });
 
+  it.each(['toString', 'valueOf', 'constructor', 'hasOwnProperty'])('calls an export named %s', async (name) => {
+    const file = written(`${name}.cjs`, `exports.${name} = (n) => n + 1;`);
+    const tasks: Record<string, (n: number) => Promise<unknown>> = offload.module(file, { pool });
+    expect(await tasks[name]?.(1)).toBe(2);
+  });
+
   it('can be awaited and inspected as the plain object it is', async () => {
     expect(await Promise.resolve(esm)).toBe(esm);
     expect(JSON.stringify({ esm })).toBe('{"esm":{}}');
     expect(`${esm}`).toBe('[object Object]');
+    expect([String(esm), `${[esm]}`, Number(esm)]).toEqual(['[object Object]', '[object Object]', Number.NaN]);
+    expect(format('%s', esm)).toMatch(/\{\}|\[object Object\]/);
     // Since Node 26 a proxy is shown as one.
-    expect(require('node:util').inspect(esm)).toMatch(/^(\{\}|Proxy\(\{\}\))$/);
+    expect(inspect(esm)).toMatch(/^(\{\}|Proxy\(\{\}\))$/);
   });
 
   it('rejects with what a failing import threw, each time, and goes on with other modules', async () => {

@@ -317,6 +317,9 @@ describe('options', () => {
     [() => offload(fn).handler(undefined as never), /pick must be a function, got undefined/],
     [() => offload.module('./tasks.mjs'), /url must be a file URL .* got "\.\/tasks\.mjs"/],
     [() => offload.module('/nowhere/tasks.mjs'), /url must be a module that exists, got "\/nowhere\/tasks.mjs"/],
+    [() => offload.module(__dirname), /url must be a module that exists, got/],
+    [() => offload.module('file://host/tasks.mjs'), /url must be a file URL .* got "file:\/\/host\/tasks.mjs"/],
+    [() => offload.module(new URL('file:///a%2Fb.mjs')), /url must be a file URL .* got "file:\/\/\/a%2Fb.mjs"/],
   ])('that cannot work are refused where they are written: %s', (write, message) => {
     expect(write).toThrow(message);
     expect(write).toThrow(expect.objectContaining({ code: 'ERR_UNBLOCK_BAD_OPTION', name: 'TypeError' }));

@@ -1,5 +1,5 @@
 import { AsyncResource } from 'node:async_hooks';
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { IncomingMessage, ServerResponse } from 'node:http';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -134,9 +134,11 @@ export const offload = Object.assign(
         const start = currentTask() === undefined ? inWorker(definition, settings) : inPlace(importer(href, name));
         return offloaded(name, start);
       };
-      return new Proxy({} as Record<string, unknown>, {
+      // Its text is made without `toString` and `valueOf`, which may be exports.
+      const plain = Object.defineProperty({}, Symbol.toPrimitive, { value: () => '[object Object]' });
+      return new Proxy(plain, {
         get(target, name) {
-          if (typeof name === 'symbol' || NO_EXPORTS.has(name) || name in target) return Reflect.get(target, name);
+          if (typeof name === 'symbol' || NO_EXPORTS.has(name)) return Reflect.get(target, name);
           const made = functions.get(name) ?? make(name);
           functions.set(name, made);
           return made;
@@ -169,7 +171,8 @@ function parseOptions(who: string, options: OffloadOptions, defaultReclaim: Sett
 function parseModule(url: unknown): string {
   const href =
     url instanceof URL ? url.href : typeof url === 'string' && path.isAbsolute(url) ? pathToFileURL(url).href : url;
-  if (typeof href !== 'string' || !href.startsWith('file:')) {
+  const file = typeof href === 'string' ? fileOf(href) : undefined;
+  if (typeof href !== 'string' || file === undefined) {
     throw invalid(
       'offload.module',
       'url',
@@ -178,10 +181,21 @@ function parseModule(url: unknown): string {
     );
   }
   // Under a TypeScript loader, './tasks.js' stands for a file named tasks.ts.
-  const file = fileURLToPath(href);
   const names = [file, file.replace(/\.([cm]?)jsx?$/, '.$1ts'), file.replace(/\.jsx?$/, '.tsx')];
-  if (!names.some((name) => existsSync(name))) throw invalid('offload.module', 'url', 'a module that exists', file);
+  if (!names.some(isFile)) throw invalid('offload.module', 'url', 'a module that exists', file);
   return href;
+}
+
+function fileOf(href: string): string | undefined {
+  try {
+    return fileURLToPath(href);
+  } catch {
+    return undefined; // Of another scheme or another host, or with a slash within a name.
+  }
+}
+
+function isFile(name: string): boolean {
+  return existsSync(name) && statSync(name).isFile();
 }
 
 function parseCall(options: CallOptions): ParsedCall {
