@@ -2,9 +2,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { format, inspect } from 'node:util';
-import { closePools, createPool, offload } from 'express-unblock';
+import { closePools, createPool, offload, type WorkerPool } from 'express-unblock';
 import { isWorker } from 'express-unblock/worker';
-import { fixture, forkedDuring, runNode } from './support/workers';
+import { childrenOf, fixture, forkedDuring, runNode } from './support/workers';
 
 const pool = createPool({ workers: 1 });
 const folder = mkdtempSync(fixture('written-'));
@@ -171,6 +171,44 @@ describe('inside of a worker', () => {
       workers: 0,
     });
     expect(seen).toEqual([7]);
+  });
+});
+
+describe('what is loaded into a worker before its own script', () => {
+  const preloading = (name: string, flag: string, text: string) => {
+    const file = written(name, text);
+    return createPool({ workers: 1, env: { ...process.env, NODE_OPTIONS: `${flag}=${pathToFileURL(file).pathname}` } });
+  };
+
+  it.each([
+    ['--import', 'preload.mjs', "import '../tasks.mjs';", 'tasks.mjs'],
+    ['--require', 'preload.cjs', "require('../plain.cjs');", 'plain.cjs'],
+  ])('knows with %s that it is in one, and hears of aborts', async (flag, name, text, module) => {
+    await using early = preloading(name, flag, text);
+    const tasks = offload.module<Tasks>(fixture(module), { pool: early, reclaim: 'interrupt' });
+    const before = await tasks.where();
+    expect(before.isWorker).toBe(true);
+    const stop = new AbortController();
+    const call = tasks.untilAborted.with({ signal: stop.signal, onProgress: () => stop.abort() })();
+    await expect(call).rejects.toMatchObject({ name: 'AbortError' });
+    // One that hears nothing is killed.
+    expect(await tasks.where()).toEqual(before);
+  });
+
+  it('has pools that start nothing', async () => {
+    // A chain of workers would end by itself.
+    const text = `
+      import { createPool } from 'express-unblock';
+      const depth = Number(process.env.DEPTH ?? 0);
+      process.env.DEPTH = String(depth + 1);
+      globalThis.early = depth < 2 ? createPool({ workers: 1, minWorkers: 1 }) : undefined;`;
+    await using early = preloading('nesting.mjs', '--import', text);
+    const look = offload(
+      () => [process.pid, (globalThis as unknown as { early: WorkerPool }).early.stats().workers] as const,
+      { pool: early },
+    );
+    const [pid, workers] = await look();
+    expect([workers, childrenOf(pid)]).toEqual([0, []]);
   });
 });
 

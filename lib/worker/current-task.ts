@@ -1,4 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
+import path from 'node:path';
 import type { WorkerEvent } from '../wire';
 
 /** The `this` of an offloaded plain function. */
@@ -62,16 +63,12 @@ class RunningTask implements TaskContext {
 
 /** The task that this process runs, if it is a worker: what `express-unblock/worker` and a task's `this` are made of. */
 export class CurrentTask implements TaskContext {
-  readonly #emit: Emit;
+  /** Set by the worker's own script; before that, nobody listens. */
+  emit: Emit = () => {};
   readonly #followers: ((signal: AbortSignal) => void)[] = [];
   /** Which call is reporting, where it cannot say so by its `this`. */
   #calls: AsyncLocalStorage<RunningTask> | undefined;
-  #running: RunningTask;
-
-  constructor(emit: Emit) {
-    this.#emit = emit;
-    this.#running = new RunningTask(0, emit);
-  }
+  #running = new RunningTask(0, this.emit);
 
   get signal(): AbortSignal {
     return this.#running.signal;
@@ -90,7 +87,7 @@ export class CurrentTask implements TaskContext {
   }
 
   begin<T>(call: number, run: (self: TaskContext) => T): T {
-    const task = new RunningTask(call, this.#emit);
+    const task = new RunningTask(call, this.emit);
     this.#running = task;
     for (const follower of this.#followers) follower(task.signal);
     return this.#calls === undefined ? run(task) : this.#calls.run(task, run, task);
@@ -104,11 +101,16 @@ export class CurrentTask implements TaskContext {
 /** Found by any copy of this package that a task's module may load. */
 const PLACE = Symbol.for('express-unblock.current-task');
 
+/** Preloaded files ask before the worker's own script has run; what they hear, the modules they load keep. */
+const SCRIPT = path.join(__dirname, 'main.js');
+
 export function currentTask(): CurrentTask | undefined {
-  return (globalThis as { [PLACE]?: CurrentTask })[PLACE];
+  const { [PLACE]: task } = globalThis as { [PLACE]?: CurrentTask };
+  return task ?? (process.argv[1] === SCRIPT ? becomeWorker() : undefined);
 }
 
-export function becomeWorker(task: CurrentTask): void {
+export function becomeWorker(): CurrentTask {
+  const task = new CurrentTask();
   Object.assign(globalThis, { [PLACE]: task });
   // It may look at signals in ways of its own.
   const { any } = AbortSignal;
@@ -117,4 +119,5 @@ export function becomeWorker(task: CurrentTask): void {
     for (const signal of all) Reflect.get(signal, 'aborted');
     return any.call(AbortSignal, all);
   };
+  return task;
 }

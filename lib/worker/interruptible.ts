@@ -16,7 +16,12 @@ const script = new Script('__unblock()');
 
 /** Resolves once tasks can be interrupted, and an orphan is noticed. */
 export async function startKeeper(parent: number): Promise<void> {
-  const keeper = new Worker(path.join(__dirname, 'keeper.js'), { workerData: { parent, shared }, execArgv: [] });
+  const keeper = new Worker(path.join(__dirname, 'keeper.js'), {
+    workerData: { parent, shared },
+    // What NODE_OPTIONS preloads would run in the keeper, too, and take it for an app.
+    execArgv: [],
+    env: {},
+  });
   await once(keeper, 'message');
   keeper.unref();
 }

@@ -10,22 +10,22 @@ import {
   type WorkerMethods,
   wrap,
 } from '../wire';
-import { becomeWorker, CurrentTask, type TaskContext } from './current-task';
+import { becomeWorker, currentTask, type TaskContext } from './current-task';
 import { awaitInterrupts, interruptible, interruptsLanded, startKeeper, wasInterrupted } from './interruptible';
 import { openLedger } from './ledger';
 import { isSpoiled, load, type TaskFunction, watchLoading } from './tasks';
 
-/** What runs first in a worker process. Its last arguments are its parent's process id and its ledger. */
+/** What a worker process runs. Its last arguments are its parent's process id and its ledger. */
 const [parent, ledger] = process.argv.slice(-2) as [string, string];
 const begun = openLedger(ledger);
-const task = new CurrentTask((event) => {
+const task = currentTask() ?? becomeWorker();
+task.emit = (event) => {
   try {
     workerpool.workerEmit(event);
   } catch (cause) {
     throw notSerializable('A progress report', 'the task', cause);
   }
-});
-becomeWorker(task);
+};
 watchLoading();
 
 interface Loaded {
