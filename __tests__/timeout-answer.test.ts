@@ -30,16 +30,18 @@ describe.each(expresses)('the answer after the deadline, on %s', (_, express) =>
   }
 
   it('is what an asynchronous error handler sends, and not what the handler does meanwhile', async () => {
+    const [preparing, acted] = [gate(), gate()];
     const { connection } = await open(
       async (error, _req, res, _next) => {
-        await sleep(100);
         res.setHeader('Content-Language', 'de');
-        await sleep(100);
+        preparing.open();
+        await acted.opened;
         res.status(error.status).send('zu spät');
       },
       async (_req, res) => {
-        await sleep(130);
+        await preparing.opened;
         res.status(200).set('Content-Language', 'en').json('handler');
+        acted.open();
       },
     );
     const { status, headers, body } = await connection.get('/slow');

@@ -78,8 +78,8 @@ export type OffloadedModule<Module> = {
 export interface Offload {
   /**
    * Makes a function run in a worker process, so that the event loop stays free while it computes. It runs from its
-   * source text, and must stand on its own; what cannot work is refused here. Inside a request its calls inherit the
-   * deadline: they are stopped when it passes or when the client leaves.
+   * source text, and must stand on its own; what cannot work is refused here. Behind `timeout()`, or in `handler`, its
+   * calls inherit the request's deadline: they are stopped when it passes or when the client leaves.
    *
    * Arguments and results are cloned as `structuredClone` does, so that `Map`, `Date`, `BigInt`, `Buffer` and typed
    * arrays arrive as themselves.
