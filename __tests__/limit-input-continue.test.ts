@@ -1,5 +1,5 @@
 import http from 'node:http';
-import type { RequestHandler } from 'express';
+import type { ErrorRequestHandler, RequestHandler } from 'express';
 import { limitInput, problemDetails } from 'express-unblock';
 import { CHUNKED, chunk, closeAll, connectRaw, expressVersions, head, type RawClient, serve } from './support/raw-http';
 
@@ -86,6 +86,56 @@ describe.each(expressVersions)('Expect: 100-continue (%s)', (_name, express) => 
       expect(await client.closed).toBe('end');
       expect(client.rest()).toBe('');
     });
+  });
+
+  it.each<[string, RequestHandler]>([
+    ['its first bytes', (req, res) => void (res.write('<') && req.pipe(res))],
+    [
+      'the head',
+      (req, res) => {
+        res.flushHeaders();
+        req.pipe(res);
+      },
+    ],
+    ['nothing yet of a head that is made', (req, res) => void req.pipe(res.writeHead(200))],
+  ])('is told to continue by a handler that has sent %s when it reads', async (_what, handler) => {
+    const app = express();
+    app.post('/', handler);
+    const client = await connectRaw(await serve(app));
+    await client.send(head('POST', '/', { ...EXPECT, 'Content-Length': 5 }));
+    expect(await client.answer()).toMatchObject({ status: 100 });
+    await client.send('hello');
+    client.socket.end();
+    expect(await client.closed).toBe('end');
+    expect(client.rest()).toMatch(/^HTTP\/1\.1 200 .*hello.*\r\n0\r\n\r\n$/s);
+  });
+
+  it('is refused without a 100 by an answer in pieces', async () => {
+    const app = express();
+    app.post('/', (_req, res) => {
+      res.status(403).write('no');
+      setImmediate(() => res.end());
+    });
+    const client = await connectRaw(await serve(app));
+    await client.send(head('POST', '/', { ...EXPECT, 'Content-Length': 5 }));
+    client.socket.end();
+    expect(await client.closed).toBe('end');
+    expect(client.rest()).toMatch(/^HTTP\/1\.1 403 .*\r\nConnection: close\r\n/s);
+  });
+
+  it('is not told to send the body that was refused, whatever status the answer has', async () => {
+    const app = express();
+    app.use(limitInput(4));
+    const answer: ErrorRequestHandler = (_error, _req, res, _next) => {
+      res.status(200).write('too long');
+      setImmediate(() => res.end());
+    };
+    app.use(answer);
+    const client = await connectRaw(await serve(app));
+    await client.send(head('POST', '/', { ...EXPECT, 'Content-Length': 5 }));
+    client.socket.end();
+    expect(await client.closed).toBe('end');
+    expect(client.rest()).toMatch(/^HTTP\/1\.1 200 .*\r\nConnection: close\r\n/s);
   });
 
   it.each<[string, RequestHandler]>([

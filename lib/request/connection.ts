@@ -24,20 +24,40 @@ export function awaitsContinue(req: IncomingMessage): boolean {
 /** The `100` goes out when the body is first read, so that a refusal can come instead. */
 function continueOnRead(this: Server, req: IncomingMessage, res: ServerResponse): void {
   if (this.listenerCount('checkContinue') > 0) return;
-  const read = req._read;
+  const { _read: read } = req;
+  const write = res.write as (...args: unknown[]) => boolean;
+  const { flushHeaders } = res;
   awaiting.add(req);
   // Answered unread, the client may send the body or not: what follows could be taken for either.
   const keep = makeLast(res);
   res.prependListener('finish', () => {
     if (awaiting.has(req)) abandonBody(req, res);
   });
+
+  let begun = false;
+  const proceed = () => {
+    if (begun || res.writableEnded || !awaiting.delete(req)) return;
+    keep();
+    res.writeContinue();
+  };
   req._read = function firstRead(size) {
     req._read = read;
-    if (!res.headersSent && awaiting.delete(req)) {
-      keep();
-      res.writeContinue();
-    }
+    proceed();
     read.call(this, size);
+  };
+  // An answer that begins and does not end may go on with what is read: behind its head it is too late for the `100`.
+  // One that refused the body has destroyed the request.
+  const begin = () => {
+    if (res.statusCode < 400 && !req.destroyed) proceed();
+    begun = true;
+  };
+  res.write = function writeBehindContinue(this: ServerResponse, ...args: unknown[]) {
+    begin();
+    return write.apply(this, args);
+  } as typeof res.write;
+  res.flushHeaders = function flushBehindContinue() {
+    begin();
+    flushHeaders.call(this);
   };
   this.emit('request', req, res);
 }
