@@ -312,4 +312,27 @@ describe('a pool and its calls', () => {
       { numRuns: 500 },
     );
   }, 30_000);
+
+  it('do not wait for a worker that is not up within 30 s, and leave one alone that is', async () => {
+    mockMade.length = 0;
+    const pool = new Pool({ workers: 1 });
+    const failed: unknown[] = [];
+    pool.ready().catch((error) => failed.push(error));
+    await jest.advanceTimersByTimeAsync(29_999);
+    expect([failed, mockMade.map(({ gone }) => gone)]).toEqual([[], [false]]);
+    await jest.advanceTimersByTimeAsync(10);
+    expect(failed).toMatchObject([{ code: 'ERR_UNBLOCK_WORKER_DIED', signal: 'SIGKILL' }]);
+
+    let isUp = false;
+    pool.ready().then(() => {
+      isUp = true;
+    });
+    await jest.advanceTimersByTimeAsync(29_999);
+    mockMade[1]?.comeUp();
+    await jest.advanceTimersByTimeAsync(10);
+    expect([isUp, mockMade.map(({ gone }) => gone)]).toEqual([true, [true, false]]);
+    void pool.close();
+    await jest.advanceTimersByTimeAsync(1000);
+    expect(jest.getTimerCount()).toBe(0);
+  });
 });

@@ -189,8 +189,9 @@ export class Pool {
     this.#all.delete(worker);
     const place = this.#idle.indexOf(worker);
     if (place >= 0) this.#idle.splice(place, 1);
-    // A signal may be somebody else's doing, and gets it some more tries; one that exits by itself would do so again.
-    if (worker.neverReady && (death.signal === null || ++this.#killedStarts > MOST_KILLED)) this.#onFailedStart(death);
+    // A signal may be somebody else's doing, and gets it some more tries; one at fault itself would fail again.
+    const isOwnFault = worker.stuck || death.signal === null;
+    if (worker.neverReady && (isOwnFault || ++this.#killedStarts > MOST_KILLED)) this.#onFailedStart(death);
     this.#dispatch();
     this.#keepWarm();
     const succeeds = worker.reclaimed && this.#canStart && this.#closing === undefined;

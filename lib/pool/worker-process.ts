@@ -8,6 +8,8 @@ import { type Outcome, packThrown, unpackThrown, unwrap, type WorkerEvent } from
 import type { Call } from './call';
 import { createLedger, type Ledger } from './ledger';
 
+/** How long a worker may take to come up: one that hangs in what it preloads would hold its place for ever. */
+const START_MS = 30_000;
 /** From the abort to the kill, for a task that does not end by itself. */
 const GRACE_MS = 100;
 /** A signal is lost when it comes just before the task is entered, and now and then V8 overlooks one. */
@@ -45,6 +47,8 @@ export class WorkerProcess {
   idleSince = 0;
   /** True until its first idle moment. */
   neverReady = true;
+  /** It was killed because it did not come up in time: another would do the same. */
+  stuck = false;
   readonly #pool: workerpool.Pool;
   readonly #child: ChildProcess;
   readonly #events: WorkerProcessEvents;
@@ -66,8 +70,13 @@ export class WorkerProcess {
     child.once('error', () => child.pid === undefined && this.#onExit({ exitCode: null, signal: null }));
     child.unref();
     child.channel?.unref();
+    // While this process was busy, the worker may have come up: that is heard of before the immediate.
+    nobody.runInAsyncScope(() => this.#after(START_MS, () => setImmediate(() => this.#giveUpStart())));
     ready.then(
-      () => this.#becomeIdle(),
+      () => {
+        this.#stopTimers();
+        this.#becomeIdle();
+      },
       () => this.kill(),
     );
   }
@@ -106,6 +115,12 @@ export class WorkerProcess {
   leave(): void {
     if (this.#child.connected) this.#child.disconnect();
     this.#after(LEAVE_MS, () => this.kill());
+  }
+
+  #giveUpStart(): void {
+    if (this.state !== 'starting') return;
+    this.stuck = true;
+    this.kill();
   }
 
   #onEvent(call: Call, event: WorkerEvent): void {
