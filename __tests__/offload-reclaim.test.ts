@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { type CallOptions, closePools, createPool, offload, type WorkerPool } from 'express-unblock';
-import { fixture, forkedDuring, isAlive, ROOT, until } from './support/workers';
+import { fixture, forkedDuring, isAlive, ROOT, until, untilGone } from './support/workers';
 
 const pool = createPool({ workers: 1 });
 const pidOf = offload(() => process.pid, { pool });
@@ -239,6 +239,29 @@ describe("reclaim: 'kill'", () => {
     });
     expect(await pidOf()).toBe(successor?.pid);
   });
+});
+
+it('ends, with the worker, the processes that its task has started', async () => {
+  const wait = offload(
+    async function (this: Reporting) {
+      const { spawn } = await import('node:child_process');
+      const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)']);
+      this.progress(child.pid);
+      await new Promise((resolve) => child.once('exit', resolve));
+    },
+    { pool },
+  );
+  const stop = new AbortController();
+  const started = new Promise<number>((resolve) => {
+    wait
+      .with({ signal: stop.signal, onProgress: resolve })()
+      .catch(() => {});
+  });
+  const child = await started;
+  expect(isAlive(child)).toBe(true);
+  stop.abort();
+  await untilGone(child);
+  expect(await pidOf()).toBeGreaterThan(0);
 });
 
 describe('a task that listens for its abort', () => {

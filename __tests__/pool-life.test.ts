@@ -33,7 +33,8 @@ interface Listening {
 
 /** What a worker process does, seen from its parent. */
 class PretendedProcess extends EventEmitter {
-  readonly pid = mockMade.length + 1;
+  /** No process may have it, nor lead a group of it. */
+  readonly pid = 2 ** 30 + mockMade.length;
   readonly channel = { unref() {} };
   connected = true;
   gone = false;

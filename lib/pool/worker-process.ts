@@ -107,8 +107,16 @@ export class WorkerProcess {
       );
   }
 
+  /** With all the processes that its tasks have started: it leads a group of its own. */
   kill(): void {
-    if (this.state !== 'gone') this.#child.kill('SIGKILL');
+    if (this.state === 'gone') return;
+    const { pid } = this.#child;
+    try {
+      if (pid !== undefined && process.platform !== 'win32') process.kill(-pid, 'SIGKILL');
+    } catch {
+      // Of what has ended already, nothing is left to be killed.
+    }
+    this.#child.kill('SIGKILL');
   }
 
   /** Lets an idle worker run its exit handlers. */

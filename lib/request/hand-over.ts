@@ -4,6 +4,7 @@ import { TLSSocket } from 'node:tls';
 import type { HttpError } from 'http-errors';
 import { contexts, type RequestContext } from './context';
 import { deadlineOf } from './deadline';
+import { isLast } from './last';
 import { forgiveLateErrors } from './late-errors';
 
 /** How long the app's error handlers may stay silent before a bare response goes out in their place. */
@@ -207,6 +208,7 @@ function dropBodyHeaders(res: ServerResponse): void {
 function answerBare(res: ServerResponse, status: number): void {
   const body = STATUS_CODES[status] ?? String(status);
   dropBodyHeaders(res);
+  if (isLast(res)) res.setHeader('Connection', 'close');
   const { writeHead, end } = ServerResponse.prototype;
   writeHead.call(res, status, {
     'Content-Type': 'text/plain; charset=utf-8',

@@ -47,7 +47,8 @@ function enter(): void {
 
 function sleepOn(cell: number, value: number): void {
   Atomics.wait(cells, cell, value, LOOK_EVERY_MS);
-  if (process.ppid !== parent) process.kill(process.pid, 'SIGKILL');
+  // With all that its tasks have started: on all systems but Windows it leads a group of its own.
+  if (process.ppid !== parent) process.kill(process.platform === 'win32' ? process.pid : -process.pid, 'SIGKILL');
 }
 
 parentPort?.postMessage('watching');
