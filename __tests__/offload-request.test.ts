@@ -1,7 +1,7 @@
 import { tracingChannel } from 'node:diagnostics_channel';
 import { once } from 'node:events';
 import { type AddressInfo, connect } from 'node:net';
-import express from 'express';
+import express, { type NextFunction, type Request, type Response } from 'express';
 import { closePools, createPool, offload, timeout } from 'express-unblock';
 import request from 'supertest';
 import { until } from './support/workers';
@@ -33,6 +33,21 @@ describe.each([
   ['Express 4', express4],
   ['Express 5', express],
 ])('in %s', (_, framework) => {
+  it('an error handler may still offload what it answers a passed deadline with', async () => {
+    const page = offload((status: number) => `Sorry: ${status}`, { pool });
+    const app = framework().get('/', timeout(30), () => {});
+    app.use(async (error: Error & { status: number }, _req: Request, res: Response, _next: NextFunction) => {
+      res.status(error.status).send(await page(error.status));
+    });
+    const { status, text } = await request(app).get('/');
+    expect([status, text]).toEqual([504, 'Sorry: 504']);
+
+    const goesOn = framework().get('/', timeout(30), () => {});
+    goesOn.use((_error: Error, _req: Request, _res: Response, next: NextFunction) => next());
+    goesOn.use(page.handler(() => [404]));
+    expect((await request(goesOn).get('/')).text).toBe('Sorry: 404');
+  });
+
   it('a request without a timeout() has no deadline to move, and its calls run', async () => {
     let left: number | undefined;
     const handler = pidOf.handler((req) => {

@@ -243,7 +243,9 @@ function inWorker(definition: TaskDefinition, settings: Settings): Start {
   const task: Task = { id: idOf(definition), definition, reclaim: settings.reclaim, peak: new FadingPeak() };
 
   return async function start(args, { signal, timeout, onProgress }) {
-    const deadline = contexts.getStore()?.deadline;
+    const context = contexts.getStore();
+    // Error handlers have no deadline: their answer is what comes of one that has passed.
+    const deadline = context?.deadline.context === context ? context?.deadline : undefined;
     const signals = [signal, deadline?.signal].filter((one) => one !== undefined);
     for (const one of signals) one.throwIfAborted();
     const packed = packArguments(name, args);

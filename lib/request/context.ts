@@ -29,6 +29,8 @@ export interface RequestContext {
     readonly at: number;
     /** Why the work was stopped. */
     readonly reason: unknown;
+    /** That of the handlers. */
+    readonly context: RequestContext;
   };
   /** There once the response is no longer theirs to write: reports what they still do, and how it failed. */
   late: ((method: string, error?: unknown) => void) | undefined;

@@ -8,7 +8,8 @@ export function handlerOf(run: (req: Request<any>) => Promise<unknown>): Request
   return async function offloadHandler(req, res, next) {
     // Without a timeout() before it, the request has no limit, but its client may leave.
     const deadline = deadlineOf(req, res);
-    const { context } = deadline;
+    const current = contexts.getStore();
+    const context = current?.deadline === deadline ? current : deadline.context;
     try {
       send(res, await contexts.run(context, run, req));
     } catch (error) {
