@@ -38,7 +38,9 @@ function continueOnRead(this: Server, req: IncomingMessage, res: ServerResponse)
   const proceed = () => {
     if (begun || res.writableEnded || !awaiting.delete(req)) return;
     keep();
-    res.writeContinue();
+    // Behind a head that is made and waits for its first byte, Node refuses it from version 24 on.
+    if (res.headersSent) res.socket?.write('HTTP/1.1 100 Continue\r\n\r\n');
+    else res.writeContinue();
   };
   req._read = function firstRead(size) {
     req._read = read;
