@@ -95,7 +95,7 @@ export class RequestDeadline implements Deadline {
   }
 
   remaining(): number {
-    return Math.max(0, this.at - performance.now());
+    return this.expired ? 0 : Math.max(0, this.at - performance.now());
   }
 
   clear(): void {
