@@ -159,6 +159,17 @@ describe.each(expresses)('timeout on %s', (_, express) => {
     expect((await connection.get('/lower/raised')).body).toBe('[true,false,false]');
   });
 
+  it('takes the options of the last of several, too', async () => {
+    const { app, open } = makeApp();
+    app.use(timeout(5_000, { until: 'response' }));
+    app.get('/', timeout(30), (_req, res) => {
+      res.write('first, ');
+      // Past the deadline, which an answer that has begun may outlive.
+      sleep(90).then(() => res.end('last'));
+    });
+    expect((await (await open()).get('/')).body).toBe('first, last');
+  });
+
   it('has one deadline for each request, the same from everywhere inside it', async () => {
     const { app, open } = makeApp();
     app.use(timeout(1_000));
