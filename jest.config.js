@@ -4,6 +4,7 @@ module.exports = {
   // The tests start processes of their own, and Jest takes one of those that runs out of memory for its own.
   maxWorkers: 1,
   testMatch: ['**/__tests__/**/*.test.ts'],
+  testPathIgnorePatterns: ['/node_modules/', '/__tests__/long/'],
   transform: {
     '\\.ts$': [
       '@swc/jest',
