@@ -27,6 +27,7 @@ import {
   type Time,
   type TimeoutOptions,
   timeout,
+  type UnblockError,
   type WorkerPool,
 } from 'express-unblock';
 import { isWorker, progress, signal } from 'express-unblock/worker';
@@ -312,3 +313,63 @@ export const sizes: Size[] = [1, '100kb'];
 export const calls: CallOptions[] = [{}, { signal: aborted }];
 // @ts-expect-error
 export const noTime: Time = new Date();
+
+export function aSwitchOverTheCodeOfAnErrorKnowsWhatItCarries(error: UnblockError): number | undefined {
+  switch (error.code) {
+    case 'ERR_UNBLOCK_TIMEOUT':
+      expectType<504>()(error.status);
+      return error.timeout;
+    case 'ERR_UNBLOCK_UPLOAD_TIMEOUT':
+      expectType<408>()(error.status);
+      return error.timeout;
+    case 'ERR_UNBLOCK_CLIENT_CLOSED':
+      expectType<499>()(error.status);
+      return;
+    case 'ERR_UNBLOCK_TOO_LARGE':
+      expectType<413>()(error.status);
+      expectType<'bytes' | 'depth' | 'keys' | 'input'>()(error.measure);
+      return error.received ?? error.expected ?? error.limit;
+    case 'ERR_UNBLOCK_TOO_SLOW':
+      expectType<413>()(error.status);
+      expectType<number | undefined>()(error.manages);
+      return error.limit + error.size;
+    case 'ERR_UNBLOCK_UNSUPPORTED_CHARSET':
+      expectType<415>()(error.status);
+      return error.charset.length;
+    case 'ERR_UNBLOCK_QUEUE_FULL':
+    case 'ERR_UNBLOCK_OVERLOADED':
+    case 'ERR_UNBLOCK_UNREACHABLE':
+      expectType<503>()(error.status);
+      expectType<string>()(error.headers['Retry-After']);
+      return error.retryAfter;
+    case 'ERR_UNBLOCK_POOL_CLOSED':
+      expectType<503>()(error.status);
+      return;
+    case 'ERR_UNBLOCK_WORKER_DIED':
+      expectType<500>()(error.status);
+      expectType<NodeJS.Signals | null>()(error.signal);
+      return error.exitCode ?? 0;
+    case 'ERR_UNBLOCK_NO_SUCH_MODULE':
+      expectType<500>()(error.status);
+      return error.module.length;
+    case 'ERR_UNBLOCK_NOT_SERIALIZABLE':
+      expectType<500>()(error.status);
+      return;
+    case 'ERR_UNBLOCK_NO_SUCH_EXPORT':
+    case 'ERR_UNBLOCK_NOT_SELF_CONTAINED':
+    case 'ERR_UNBLOCK_BAD_OPTION':
+      expectType<undefined>()(error.status);
+      return;
+    default:
+      // Whoever adds a code adds it here.
+      expectType<never>()(error);
+      return;
+  }
+}
+
+export function everyErrorHasAStatusToAnswerWithOrNone(error: UnblockError) {
+  const status: number = error.status ?? 500;
+  // @ts-expect-error: no error has this code
+  error.code === 'ERR_UNBLOCK_NONE';
+  return { status, message: error.message };
+}

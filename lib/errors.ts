@@ -1,40 +1,68 @@
 import createError from 'http-errors';
+import type * as factories from './errors';
 
 /**
  * Every error a request or a call can end in. Each event gets a fresh one, recognised by its `code`;
  * the messages say nothing of the server's inside, the properties carry the numbers.
  */
 
+/** What to answer with: an error of `http-errors`. Clients may read its message where `expose` is true. */
+interface Failure<Code extends string, Status extends number> extends Error {
+  readonly code: Code;
+  readonly status: Status;
+  readonly statusCode: Status;
+  readonly expose: boolean;
+}
+
+/** A mistake in the code that calls this package. */
+interface Misuse<Code extends string> extends TypeError {
+  readonly code: Code;
+  readonly status?: undefined;
+}
+
+type Made<F> = F extends (...args: never[]) => infer E ? Extract<E, { readonly code: string }> : never;
+
+/** Every error of this package, told apart by its `code`, with what each carries. */
+export type UnblockError = { [Name in keyof typeof factories]: Made<(typeof factories)[Name]> }[keyof typeof factories];
+
+function failure<const Status extends number, const Code extends string, Facts extends object>(
+  status: Status,
+  code: Code,
+  message: string,
+  facts: Facts,
+): Failure<Code, Status> & Readonly<Facts> {
+  return createError(status, message, { code, ...facts }) as never;
+}
+
+/** Express's own error handler and `problemDetails` send the header. */
+function unavailable<const Code extends string>(code: Code, message: string, retryAfter: number) {
+  return failure(503, code, message, { retryAfter, headers: { 'Retry-After': String(retryAfter) } });
+}
+
+function misuse<const Code extends string>(code: Code, message: string): Misuse<Code> {
+  return Object.assign(new TypeError(message), { code });
+}
+
 export function timedOut(timeout: number) {
-  return withoutStack(
-    createError(504, 'Request exceeded the time limit for processing', { code: 'ERR_UNBLOCK_TIMEOUT', timeout }),
-  );
+  const message = 'Request exceeded the time limit for processing';
+  return withoutStack(failure(504, 'ERR_UNBLOCK_TIMEOUT', message, { timeout }));
 }
 
 /** The client, not the work, was what the request waited for: 408 (RFC 9110, section 15.5.9). */
 export function uploadTimedOut(timeout: number) {
-  return withoutStack(
-    createError(408, 'Request body did not arrive within the time limit', {
-      code: 'ERR_UNBLOCK_UPLOAD_TIMEOUT',
-      timeout,
-    }),
-  );
+  const message = 'Request body did not arrive within the time limit';
+  return withoutStack(failure(408, 'ERR_UNBLOCK_UPLOAD_TIMEOUT', message, { timeout }));
 }
 
 export function callTimedOut(task: string, timeout: number) {
-  return withoutStack(
-    createError(504, `${task} exceeded its time limit of ${timeout} ms`, { code: 'ERR_UNBLOCK_TIMEOUT', timeout }),
-  );
+  const message = `${task} exceeded its time limit of ${timeout} ms`;
+  return withoutStack(failure(504, 'ERR_UNBLOCK_TIMEOUT', message, { timeout }));
 }
 
 /** 499 is nginx's status for a client that left before the answer; it is never sent. */
 export function clientClosed() {
-  return withoutStack(
-    createError(499, 'Client closed the request', {
-      name: 'ClientClosedRequestError',
-      code: 'ERR_UNBLOCK_CLIENT_CLOSED',
-    }),
-  );
+  const name = 'ClientClosedRequestError';
+  return withoutStack(failure(499, 'ERR_UNBLOCK_CLIENT_CLOSED', 'Client closed the request', { name }));
 }
 
 /** Made by a timer or an event: the stack would name nothing but this package's inside, in logs and on error pages. */
@@ -43,77 +71,93 @@ function withoutStack<E extends Error>(error: E): E {
   return error;
 }
 
-export function tooLarge(details: {
-  limit: number;
-  received?: number;
-  expected?: number;
-  measure: 'bytes' | 'depth' | 'keys' | 'input';
-}) {
+/** What was measured, and how large it may be. */
+interface Excess {
+  readonly limit: number;
+  /** So much had come when it was refused. */
+  readonly received?: number;
+  /** So much the `Content-Length` announced. */
+  readonly expected?: number;
+  readonly measure: 'bytes' | 'depth' | 'keys' | 'input';
+}
+
+export function tooLarge(excess: Excess) {
   const what = {
     bytes: 'Request body is larger than',
     depth: 'Request body is nested deeper than',
     keys: 'Request body has more keys than',
     input: 'Input is larger than',
-  }[details.measure];
-  return createError(413, `${what} the limit of ${details.limit}${details.measure === 'bytes' ? ' bytes' : ''}`, {
-    code: 'ERR_UNBLOCK_TOO_LARGE',
-    type: 'entity.too.large',
-    ...details,
-  });
+  }[excess.measure];
+  const message = `${what} the limit of ${excess.limit}${excess.measure === 'bytes' ? ' bytes' : ''}`;
+  return failure(413, 'ERR_UNBLOCK_TOO_LARGE', message, { type: 'entity.too.large', ...excess });
 }
 
 /** JSON between systems is UTF-8 (RFC 8259, section 8.1); in other encodings its bytes do not show its shape. */
 export function unsupportedCharset(charset: string) {
-  return createError(415, `Unsupported charset "${charset}"`, {
-    code: 'ERR_UNBLOCK_UNSUPPORTED_CHARSET',
-    type: 'charset.unsupported',
-    charset,
-  });
+  const message = `Unsupported charset "${charset}"`;
+  return failure(415, 'ERR_UNBLOCK_UNSUPPORTED_CHARSET', message, { type: 'charset.unsupported', charset });
+}
+
+/** No worker, however idle, has an input of this size done in time. */
+export function tooSlow(facts: { limit: number; size: number; manages: number | undefined }) {
+  const message = `An input of size ${facts.size} takes longer than the time limit of ${facts.limit} ms`;
+  return failure(413, 'ERR_UNBLOCK_TOO_SLOW', message, facts);
+}
+
+/** Only the calls in front of this one are in its way. */
+export function overloaded(retryAfter: number) {
+  return unavailable('ERR_UNBLOCK_OVERLOADED', 'The backlog takes longer than the time limit', retryAfter);
 }
 
 export function queueFull(retryAfter: number) {
-  return createError(503, 'All workers are busy and the backlog is full', {
-    code: 'ERR_UNBLOCK_QUEUE_FULL',
-    retryAfter,
-    headers: { 'Retry-After': String(retryAfter) },
-  });
+  return unavailable('ERR_UNBLOCK_QUEUE_FULL', 'All workers are busy and the backlog is full', retryAfter);
+}
+
+/** A pool on other machines: its Redis is away, or no service is up. */
+export function unreachable(retryAfter: number, cause?: unknown) {
+  const error = unavailable('ERR_UNBLOCK_UNREACHABLE', 'The workers on other machines cannot be reached', retryAfter);
+  return withCause(error, cause);
+}
+
+/** Not on the allow-list of the service that was asked. */
+export function noSuchModule(module: string) {
+  return failure(500, 'ERR_UNBLOCK_NO_SUCH_MODULE', `The service does not serve the module ${module}`, { module });
 }
 
 export function poolClosed() {
-  return createError(503, 'The worker pool is closed', { code: 'ERR_UNBLOCK_POOL_CLOSED' });
+  return failure(503, 'ERR_UNBLOCK_POOL_CLOSED', 'The worker pool is closed', {});
 }
 
 /** What the operating system said of a worker's end. */
 export interface Death {
-  exitCode: number | null;
-  signal: NodeJS.Signals | null;
+  readonly exitCode: number | null;
+  readonly signal: NodeJS.Signals | null;
 }
 
 export function workerDied(task: string, death: Death) {
-  return withoutStack(
-    createError(500, `The worker process stopped while running ${task}`, { code: 'ERR_UNBLOCK_WORKER_DIED', ...death }),
-  );
+  const message = `The worker process stopped while running ${task}`;
+  return withoutStack(failure(500, 'ERR_UNBLOCK_WORKER_DIED', message, death));
 }
 
 export function workerNotStarted(death: Death) {
-  return withoutStack(
-    createError(500, 'The worker process could not start; its standard error says why', {
-      code: 'ERR_UNBLOCK_WORKER_DIED',
-      ...death,
-    }),
-  );
+  const message = 'The worker process could not start; its standard error says why';
+  return withoutStack(failure(500, 'ERR_UNBLOCK_WORKER_DIED', message, death));
 }
 
 export function notSerializable(what: string, task: string, cause: unknown) {
   const reason = isErrorLike(cause) ? cause.message : String(cause);
-  return createError(500, `${what} of ${task} cannot be sent between processes: ${reason}`, {
-    code: 'ERR_UNBLOCK_NOT_SERIALIZABLE',
-    cause,
-  });
+  const message = `${what} of ${task} cannot be sent between processes: ${reason}`;
+  return withCause(failure(500, 'ERR_UNBLOCK_NOT_SERIALIZABLE', message, {}), cause);
+}
+
+/** As `new Error(message, { cause })` does: where loggers look for it, and in no listing of the properties. */
+function withCause<E extends Error>(error: E, cause: unknown): E {
+  if (cause === undefined) return error;
+  return Object.defineProperty(error, 'cause', { value: cause, writable: true, configurable: true });
 }
 
 export function badOption(message: string) {
-  return Object.assign(new TypeError(message), { code: 'ERR_UNBLOCK_BAD_OPTION' });
+  return misuse('ERR_UNBLOCK_BAD_OPTION', message);
 }
 
 /** Behind a parser there is nothing left to count, and a limit that counts nothing would let everything pass. */
@@ -124,14 +168,13 @@ export function bodyAlreadyRead() {
 }
 
 export function notSelfContained(task: string, problem: string) {
-  return Object.assign(new TypeError(`offload: ${task} ${problem}`), { code: 'ERR_UNBLOCK_NOT_SELF_CONTAINED' });
+  return misuse('ERR_UNBLOCK_NOT_SELF_CONTAINED', `offload: ${task} ${problem}`);
 }
 
 export function noSuchExport(name: string, file: string, exported: string[]) {
   const list = exported.length > 0 ? `it exports ${exported.join(', ')}` : 'it exports no function';
-  return Object.assign(new TypeError(`offload.module: ${file} exports no function "${name}"; ${list}`), {
-    code: 'ERR_UNBLOCK_NO_SUCH_EXPORT',
-  });
+  const message = `offload.module: ${file} exports no function "${name}"; ${list}`;
+  return misuse('ERR_UNBLOCK_NO_SUCH_EXPORT', message);
 }
 
 /** Express takes a falsy error, `'route'` and `'router'` for something else than a failure. */

@@ -1,3 +1,4 @@
+export type { UnblockError } from './errors';
 export { type JsonLimits, type LimitInputOptions, limitInput } from './limit-input';
 export {
   type CallOptions,

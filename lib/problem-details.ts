@@ -16,7 +16,7 @@ interface Failure {
 }
 
 /** What of an error is a client's business beside its status and message. */
-const PUBLIC = ['limit', 'received', 'expected', 'measure', 'timeout', 'retryAfter'] as const;
+const PUBLIC = ['limit', 'received', 'expected', 'measure', 'timeout', 'retryAfter', 'size', 'manages'] as const;
 
 /** An error that a client library made of somebody else's response may carry that one's. */
 const NOT_ITS_OWN = /^(content-.*|transfer-encoding|trailer|connection|keep-alive|upgrade|set-cookie)$/i;
