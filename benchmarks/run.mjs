@@ -1,10 +1,12 @@
 import { fileURLToPath } from 'node:url';
+import { needCurrentNode } from './lab/node.mjs';
 import { hideProgress, machine, showProgress, versions, write } from './lab/report.mjs';
 
 /**
  * npm run bench [-- name …]: answers each question by measuring, and writes a table and a picture of it.
  *
- * BENCH_QUICK=1 shows only that everything works: a minute in all, and figures that mean nothing.
+ * Figures are those of a current Node, which is fetched where this one is older.
+ * BENCH_QUICK=1 shows only that everything works: a minute in all, on this Node, and figures that mean nothing.
  * BENCH_RESULTS names another directory to write to.
  */
 const QUESTIONS = ['timeout', 'limit-input', 'offload', 'load'];
@@ -18,6 +20,7 @@ if (unknown !== undefined) {
 }
 
 const quick = process.env.BENCH_QUICK === '1';
+if (!quick) await needCurrentNode();
 const directory = process.env.BENCH_RESULTS ?? fileURLToPath(new URL('results', import.meta.url));
 
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));

@@ -16,11 +16,13 @@ process.once('exit', () => {
  * Starts a file that ends in `answer(methods)`.
  *
  * @param options.core pins the process to one core where `taskset` exists
+ * @param options.execPath another Node than the one that runs this; see `nodeOf`
  */
-export async function start(file, args = [], { core, env = {}, execArgv = [] } = {}) {
+export async function start(file, args = [], { core, env = {}, execArgv = [], execPath = process.execPath } = {}) {
   const child = fork(new URL(`../apps/${file}`, import.meta.url), args, {
     env: { ...process.env, NODE_ENV: 'production', ...env },
     execArgv,
+    execPath,
     serialization: 'advanced',
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
   });
