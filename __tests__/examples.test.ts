@@ -1,5 +1,8 @@
+import { execFileSync } from 'node:child_process';
 import path from 'node:path';
+import sharp from 'sharp';
 import { type AppProcess, Client, startApp } from './support/app-process';
+import { ROOT } from './support/markdown';
 
 jest.setTimeout(60_000);
 
@@ -8,7 +11,7 @@ let client: Client;
 let other: Client;
 
 /** Each describe runs one example, as its users do, and ends it as their platform does. */
-function running(example: string) {
+function running(example: string, ending: number | NodeJS.Signals = 0) {
   beforeEach(async () => {
     app = await startApp(path.join(__dirname, '..', 'examples', example));
     client = new Client(app.url);
@@ -19,7 +22,7 @@ function running(example: string) {
     client.close();
     other.close();
     app.kill('SIGTERM');
-    expect(await app.exited).toBe(0);
+    expect(await app.exited).toBe(ending);
   });
 }
 
@@ -168,5 +171,124 @@ describe('examples/graceful-shutdown.mjs', () => {
     await answered;
     expect(events).toEqual(['Shutting down', '200 216816', 'Bye']);
     expect(await app.exited).toBe(0);
+  });
+});
+
+describe('examples/password-hashing/server.mjs', () => {
+  running('password-hashing/server.mjs');
+
+  test('knows its users by their passwords, and answers others while it computes', async () => {
+    const ada = { name: 'Ada', password: 'a secret' };
+    expect((await client.post('/users', ada)).status).toBe(201);
+    await other.get('/ping');
+    const answers: unknown[] = [];
+    const login = client.send('POST', '/login', ada);
+    const loggedIn = login.answer.then(({ status }) => answers.push(status));
+    await login.sent;
+    answers.push((await other.get('/ping')).body);
+    await loggedIn;
+    expect(answers).toEqual(['pong', 204]);
+    expect((await client.post('/login', { ...ada, password: 'a guess' })).status).toBe(401);
+  });
+});
+
+describe('examples/image-resizing/server.mjs', () => {
+  running('image-resizing/server.mjs');
+
+  const upload = (image: Buffer, width: number) =>
+    client.send('POST', `/thumbnails?width=${width}`, image, { 'Content-Type': 'image/png' }).answer;
+  const blank = (size: number) =>
+    sharp({ create: { width: size, height: size, channels: 3, background: 'red' } })
+      .png()
+      .toBuffer();
+
+  test('answers with an image of the width asked for', async () => {
+    const answer = await upload(await blank(300), 100);
+    expect(answer).toMatchObject({ status: 200, headers: { 'content-type': 'image/webp' } });
+    expect(await sharp(answer.bytes).metadata()).toMatchObject({ format: 'webp', width: 100, height: 100 });
+  });
+
+  test('lives on after an image that is too big to be opened', async () => {
+    expect((await upload(await blank(5000), 100)).status).toBe(500);
+    expect((await upload(await blank(10), 10)).status).toBe(200);
+  });
+});
+
+describe('examples/pdf-report/server.mjs', () => {
+  running('pdf-report/server.mjs');
+
+  test('sends a whole PDF, and tells how far it has come', async () => {
+    const rows = Array.from({ length: 100 }, (_, n) => `Row ${n}`);
+    const answer = await client.post('/reports', { title: 'Sales', rows });
+    expect(answer).toMatchObject({ status: 200, headers: { 'content-type': 'application/pdf' } });
+    expect(answer.body).toMatch(/^%PDF-.*%%EOF\s*$/s);
+    expect([await app.nextLine(), await app.nextLine()]).toEqual(['Sales: 40%', 'Sales: 80%']);
+  });
+});
+
+describe('examples/csv-import/server.mjs', () => {
+  running('csv-import/server.mjs');
+
+  const importCsv = (rows: string[]) =>
+    client.send('POST', '/imports', ['product,amount', ...rows].join('\n'), { 'Content-Type': 'text/csv' }).answer;
+
+  test('streams progress, and the totals at the end', async () => {
+    const { body } = await importCsv(Array.from({ length: 2500 }, (_, n) => `${n % 2 ? 'tea' : 'coffee'},2`));
+    const lines = body
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(lines).toEqual([
+      { done: 1000, of: 2500 },
+      { done: 2000, of: 2500 },
+      { rows: 2500, totals: { coffee: 2500, tea: 2500 } },
+    ]);
+  });
+
+  test('says which row is wrong', async () => {
+    const answer = await importCsv(['tea,2', 'tea,much']);
+    expect(answer.status).toBe(422);
+    expect(JSON.parse(answer.body)).toMatchObject({ detail: 'Row 2: "much" is no amount' });
+  });
+});
+
+/** Compiles an example as its README command does; a type that is wrong fails the test that runs it. */
+function compiled(example: string): void {
+  beforeAll(() => {
+    const tsc = path.join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
+    execFileSync(process.execPath, [tsc, '-p', path.join(ROOT, 'examples', example)], { stdio: 'inherit' });
+  });
+}
+
+describe('examples/typescript', () => {
+  compiled('typescript');
+  running('typescript/build/server.mjs');
+
+  test('answers with what the module computes', async () => {
+    const { body } = await client.post('/statistics', 'one two three');
+    expect(JSON.parse(body)).toMatchObject({ words: 3, longest: 'three', millisecondsLeft: expect.any(Number) });
+  });
+
+  test('answers its errors in its own words', async () => {
+    const { status, body } = await client.post('/statistics', 'x'.repeat(2 ** 20 + 1));
+    expect([status, JSON.parse(body)]).toEqual([413, { message: 'At most 1048576 bytes, please' }]);
+  });
+});
+
+describe('examples/nestjs', () => {
+  compiled('nestjs');
+  running('nestjs/build/main.mjs', 'SIGTERM'); // Nest ends its process by the signal that it was told to end by.
+
+  test('answers with what a worker computes', async () => {
+    expect(JSON.parse((await client.get('/primes/100')).body)).toEqual({ below: 100, count: 25 });
+  });
+
+  test('stops what takes too long, and its filter answers with the code', async () => {
+    const { status, body } = await client.get('/primes/1000000000');
+    expect([status, JSON.parse(body)]).toEqual([504, { status: 504, code: 'ERR_UNBLOCK_TIMEOUT' }]);
+  });
+
+  test("leaves Nest's own errors as they are", async () => {
+    expect((await client.get('/primes/many')).status).toBe(400);
   });
 });

@@ -1,150 +1,34 @@
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  realpathSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { readFileSync } from 'node:fs';
 import http from 'node:http';
-import net, { type AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
+import net from 'node:net';
 import path from 'node:path';
-import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 import { gunzipSync, gzipSync } from 'node:zlib';
-import { transformSync } from 'esbuild';
-import { type AppProcess, Client, startApp } from './support/app-process';
+import type { Client } from './support/app-process';
+import { deadLinks, Page, ReadersFolder, ROOT, silentService } from './support/markdown';
 
 jest.setTimeout(60_000);
 
-const ROOT = path.join(__dirname, '..');
-const readme = readFileSync(path.join(ROOT, 'README.md'), 'utf8');
-
-interface Block {
-  /** The heading it stands under, without the parameters, and its number there. */
-  readonly name: string;
-  readonly language: string;
-  readonly code: string;
-}
-
-function blocksOf(markdown: string): Block[] {
-  return markdown.split(/^#+ /m).flatMap((section) => {
-    const heading = /^[^(\n]*/.exec(section)?.[0].trim();
-    return [...section.matchAll(/^```(\w*)\n(.*?)^```$/gms)].map(([, language = '', code = ''], index) => ({
-      name: `${heading} ${index + 1}`,
-      language,
-      code,
-    }));
-  });
-}
-
-const blocks = blocksOf(readme);
-
-/** What the README's reader has by then: the imports of its first example, and an app. */
-const PRELUDE = `
-import express from 'express';
-import {
-  closePools, createPool, currentDeadline, limitInput, offload, problemDetails, timeout,
-} from 'express-unblock';
-const app = express();
-`;
-
-/** Blocks are run as they stand, port and all: only the listening is led to a free port, and the port is told. */
-const FREE_PORT = `
-import net from 'node:net';
-const { listen } = net.Server.prototype;
-net.Server.prototype.listen = function (port, ...rest) {
-  this.once('listening', () => console.log('http://localhost:' + this.address().port));
-  return listen.call(this, 0, ...rest);
-};
-`;
-
-let folder: string;
+const page = new Page('README.md');
+const { text: readme, blocks } = page;
+let reader: ReadersFolder;
 
 beforeAll(() => {
-  folder = realpathSync(mkdtempSync(path.join(tmpdir(), 'readme-')));
-  write('package.json', '{ "type": "module" }');
-  write('free-port.js', FREE_PORT);
-  mkdirSync(path.join(folder, 'node_modules'));
-  link(ROOT, 'express-unblock');
-  for (const name of ['express', 'express4', 'http-errors', '@types'])
-    link(path.join(ROOT, 'node_modules', name), name);
+  reader = new ReadersFolder();
 });
+afterEach(() => reader.stop());
+afterAll(() => reader.remove());
 
-afterAll(() => rmSync(folder, { recursive: true }));
-
-function link(target: string, name: string): void {
-  symlinkSync(realpathSync(target), path.join(folder, 'node_modules', name));
-}
-
-function write(name: string, text: string): string {
-  const file = path.join(folder, name);
-  writeFileSync(file, text);
-  return file;
-}
-
-function blockNamed(name: string): Block {
-  return blocks.find((block) => block.name === name) as Block;
-}
-
-/** A whole program as it stands, a part of one with what comes before and after it. */
-function programOf({ name, code }: Block, beside = ''): string {
-  if (name === 'express-unblock 1') return code;
-  return [PRELUDE, code, beside, /\bapp\.listen\(/.test(code) ? '' : 'app.listen(3000);'].join('\n');
-}
-
-let app: AppProcess | undefined;
-const clients: Client[] = [];
-
-async function run(name: string, { beside, env }: { beside?: string; env?: NodeJS.ProcessEnv } = {}) {
-  const block = blockNamed(name);
-  const program = programOf(block, beside);
-  const file = write('app.js', block.language === 'ts' ? transformSync(program, { loader: 'ts' }).code : program);
-  const app = await start(file, env);
-  return { app, client: connect(app) };
-}
-
-async function start(file: string, env?: NodeJS.ProcessEnv): Promise<AppProcess> {
-  const hook = pathToFileURL(path.join(folder, 'free-port.js')).href;
-  app = await startApp(file, ['--import', hook], env);
-  return app;
-}
-
-function connect({ url }: AppProcess): Client {
-  const client = new Client(url);
-  clients.push(client);
-  return client;
-}
-
-afterEach(async () => {
-  for (const client of clients.splice(0)) client.close();
-  app?.kill('SIGKILL');
-  await app?.exited;
-  app = undefined;
-});
-
-/** A service that never answers; `left` resolves when the request it got is given up. */
-async function silentService() {
-  const server = http.createServer().listen(0);
-  await once(server, 'listening');
-  const left = once(server, 'request').then(async ([, res]) => {
-    await once(res, 'close');
-    server.close();
-    return true;
-  });
-  return { url: `http://localhost:${(server.address() as AddressInfo).port}`, left };
-}
+const run = (name: string, options?: { beside?: string; env?: NodeJS.ProcessEnv }) =>
+  reader.run(page.block(name), options);
 
 /** For each block of the README, what the text around it promises. */
 const promises: Record<string, () => Promise<void>> = {
   async 'express-unblock 1'() {
     const { app, client } = await run('express-unblock 1');
-    const other = connect(app);
+    const other = reader.connect(app);
     const endless = JSON.parse(/curl .* -d '(.*)'$/m.exec(readme)?.[1] ?? '');
 
     const answers: unknown[] = [];
@@ -186,14 +70,14 @@ const promises: Record<string, () => Promise<void>> = {
   },
 
   async 'offload.module 1'() {
-    const file = write('tasks.js', blockNamed('offload.module 1').code);
+    const file = reader.write('tasks.js', page.block('offload.module 1').code);
     const script = `import { compress } from ${JSON.stringify(file)}; console.log(compress(['x']).length);`;
     const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '--eval', script]);
     expect(stdout).toBe('1\n');
   },
 
   async 'offload.module 2'() {
-    write('tasks.js', blockNamed('offload.module 1').code);
+    reader.write('tasks.js', page.block('offload.module 1').code);
     const { client } = await run('offload.module 2');
     const { body } = await client.post('/compress', ['one text', 'another']);
     const texts = JSON.parse(body).map((text: string) => gunzipSync(Buffer.from(text, 'base64')).toString());
@@ -288,18 +172,18 @@ test('every code block of the README is known here, and the other way round', ()
 test.each(Object.entries(promises))('%s does what the README says', (_, promise) => promise());
 
 test('the TypeScript in the README passes a strict compiler, and is checked by it', async () => {
-  const block = blocks.find(({ language }) => language === 'ts') as Block;
-  write('tasks.js', blockNamed('offload.module 1').code);
+  const block = blocks.find(({ language }) => language === 'ts') as (typeof blocks)[number];
+  reader.write('tasks.js', page.block('offload.module 1').code);
   const compile = (program: string) => {
-    const file = write('typed.ts', program);
+    const file = reader.write('typed.ts', program);
     const flags = '--noEmit --strict --module nodenext --target es2022 --allowJs --skipLibCheck --types node'.split(
       ' ',
     );
     const tsc = path.join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
-    return promisify(execFile)(process.execPath, [tsc, ...flags, file], { cwd: folder });
+    return promisify(execFile)(process.execPath, [tsc, ...flags, file], { cwd: reader.folder });
   };
-  await compile(programOf(block));
-  await expect(compile(`${programOf(block)}\ntasks.decompress();`)).rejects.toMatchObject({
+  await compile(reader.programOf(block));
+  await expect(compile(`${reader.programOf(block)}\ntasks.decompress();`)).rejects.toMatchObject({
     stdout: expect.stringContaining("Property 'decompress' does not exist"),
   });
 });
@@ -312,14 +196,20 @@ test.each(['express', 'express4'])('the first example works with require() and %
   const code = blocks[0]?.code.replace(/^import (.*) from '(.*)';$/gm, (_, names, from) => {
     return `const ${names} = require('${from === 'express' ? express : from}');`;
   });
-  const app = await start(write('app.cjs', code ?? ''));
-  expect(await connect(app).post('/search', { pattern: 'a.', text: 'abacus' })).toMatchObject({ body: '["ab","ac"]' });
-  expect((await connect(app).post('/search', { pattern: '^(a+)+$', text: `${'a'.repeat(50)}!` })).status).toBe(504);
+  const app = await reader.start(reader.write('app.cjs', code ?? ''));
+  expect(await reader.connect(app).post('/search', { pattern: 'a.', text: 'abacus' })).toMatchObject({
+    body: '["ab","ac"]',
+  });
+  expect((await reader.connect(app).post('/search', { pattern: '^(a+)+$', text: `${'a'.repeat(50)}!` })).status).toBe(
+    504,
+  );
 });
 
 describe('what the README says beside its code', () => {
   async function serve(routes: string): Promise<Client> {
-    return connect(await start(write('app.js', `${PRELUDE}${routes}\napp.use(problemDetails()); app.listen(3000);`)));
+    return reader.connect(
+      await reader.start(reader.write('app.js', reader.programOf({ code: routes }, 'app.use(problemDetails());'))),
+    );
   }
 
   test('a handler that blocks the event loop answers late instead of being interrupted', async () => {
@@ -398,18 +288,7 @@ test('every error code has its row', () => {
 });
 
 test('links lead somewhere, and the commands exist', () => {
-  const anchors = [...readme.matchAll(/^#+ (.*)$/gm)].map(
-    ([, heading = '']) =>
-      `#${heading
-        .toLowerCase()
-        .replace(/[^\w -]/g, '')
-        .replaceAll(' ', '-')}`,
-  );
-  for (const [, target = ''] of readme.matchAll(/\]\(([^)]+)\)/g)) {
-    if (target.startsWith('#')) expect(anchors).toContain(target);
-    else if (!target.startsWith('https:'))
-      expect([target, existsSync(path.join(ROOT, target))]).toEqual([target, true]);
-  }
+  expect(deadLinks(page)).toEqual([]);
   const { name, scripts } = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8'));
   expect(readme).toContain(`\n    npm install ${name}\n`);
   expect(scripts).toMatchObject({ start: expect.any(String), test: expect.any(String), build: expect.any(String) });

@@ -43,6 +43,7 @@ export interface Answer {
   readonly status: number | undefined;
   readonly headers: http.IncomingHttpHeaders;
   readonly body: string;
+  readonly bytes: Buffer;
 }
 
 /** A client with one connection, kept alive: its requests reach the server in the order they were made. */
@@ -59,7 +60,7 @@ export class Client {
   }
 
   /** `sent` resolves when the operating system has the whole request. */
-  send(method: string, path: string, body?: string | object, headers: http.OutgoingHttpHeaders = {}) {
+  send(method: string, path: string, body?: string | object | Buffer, headers: http.OutgoingHttpHeaders = {}) {
     const json = typeof body === 'object' && !(body instanceof Uint8Array);
     const req = http.request(new URL(path, this.#url), {
       agent: this.#agent,
@@ -67,12 +68,11 @@ export class Client {
       headers: { 'Content-Type': json ? 'application/json' : 'text/plain', ...headers },
     });
     const sent = once(req, 'finish');
-    const answer = once(req, 'response').then(async ([res]) => ({
-      status: res.statusCode,
-      headers: res.headers,
-      body: Buffer.concat(await res.toArray()).toString(),
-    }));
-    req.end(json ? JSON.stringify(body) : body);
+    const answer = once(req, 'response').then(async ([res]) => {
+      const bytes = Buffer.concat(await res.toArray());
+      return { status: res.statusCode, headers: res.headers, body: bytes.toString(), bytes };
+    });
+    req.end(json ? JSON.stringify(body) : (body as string | Buffer | undefined));
     return { sent, answer };
   }
 
