@@ -8,7 +8,14 @@ const run = promisify(execFile);
 const RUNNER = path.join(__dirname, '..', 'benchmarks', 'run.mjs');
 
 const ROWS = {
-  timeout: ['bare Express', 'timeout()', 'express-timeout-handler', 'connect-timeout'],
+  timeout: [
+    'bare Express',
+    'timeout()',
+    'express-timeout-handler',
+    'connect-timeout',
+    'AsyncLocalStorage alone',
+    "a timer and a 'close' listener",
+  ],
   'limit-input': [
     'express.json(), Content-Length',
     'limitInput(), Content-Length',
