@@ -1,22 +1,13 @@
-import { AsyncResource } from 'node:async_hooks';
 import { existsSync, statSync } from 'node:fs';
-import { IncomingMessage, ServerResponse } from 'node:http';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { Request, RequestHandler } from 'express';
-import { notSerializable } from './errors';
 import { checkOptions, invalid, parseChoice, parseFunction, parseTime, type Time } from './options';
-import type { Task } from './pool/call';
-import { callerOf, lineOf } from './pool/caller';
-import { FadingPeak } from './pool/peak';
-import { defaultPool, Pool, type WorkerPool } from './pool/pool';
-import { sourceOf } from './pool/source';
-import { submitTraced } from './pool/tracing';
-import { contexts } from './request/context';
+import { callerOf } from './pool/caller';
+import { isPool, type TaskPool, type WorkerPool } from './pool/pools';
 import { handlerOf } from './request/handler';
-import { type Parcel, type TaskDefinition, wrap } from './wire';
 import { currentTask, type TaskContext } from './worker/current-task';
-import { harmless, type InPlace, importer, inPlace } from './worker/in-place';
+import type { InPlace } from './worker/in-place';
 
 export type { TaskContext };
 
@@ -115,25 +106,17 @@ export const offload = Object.assign(
     parseFunction('offload', 'the first argument', fn);
     const settings = parseOptions('offload', options, 'interrupt');
     const { name } = fn;
-    if (currentTask() !== undefined) return offloaded(name, inPlace(fn));
-
-    const { file, strict } = callerOf(offload);
-    const source = sourceOf(fn, strict);
-    const line = lineOf(source.source, file);
-    const definition = { kind: 'function' as const, name: name || 'anonymous', file, line, ...source };
-    return offloaded(name, inWorker(definition, settings));
+    if (currentTask() !== undefined) return offloaded(name, here().inPlace(fn));
+    return offloaded(name, workers().functionInWorker(fn, callerOf(offload), settings));
   },
   {
     module: function offloadModule(url: URL | string, options: OffloadOptions = {}) {
       const href = parseModule(url);
       const settings = parseOptions('offload.module', options, 'kill');
       const functions = new Map<string, Offloaded<unknown[], unknown>>();
-
-      const make = (name: string) => {
-        const definition = { kind: 'module' as const, name, url: href };
-        const start = currentTask() === undefined ? inWorker(definition, settings) : inPlace(importer(href, name));
-        return offloaded(name, start);
-      };
+      const startOf =
+        currentTask() === undefined ? workers().moduleInWorker(href, settings) : here().moduleInPlace(href);
+      const make = (name: string) => offloaded(name, startOf(name));
       // Its text is made without `toString` and `valueOf`, which may be exports.
       const plain = Object.defineProperty({}, Symbol.toPrimitive, { value: () => '[object Object]' });
       return new Proxy(plain, {
@@ -148,19 +131,31 @@ export const offload = Object.assign(
   },
 ) as Offload;
 
-interface Settings {
+/** What only offloading needs is loaded by the first function that is offloaded: the parser, workerpool. */
+function workers() {
+  return require('./pool/in-worker') as typeof import('./pool/in-worker');
+}
+
+function here() {
+  return require('./worker/in-place') as typeof import('./worker/in-place');
+}
+
+/** @internal */
+export interface Settings {
   readonly timeout: number;
-  readonly pool: Pool | undefined;
+  readonly pool: TaskPool | undefined;
   readonly reclaim: 'interrupt' | 'kill';
 }
 
-type ParsedCall = Omit<CallOptions, 'timeout'> & { readonly timeout?: number | undefined };
-type Start = (args: unknown[], options: ParsedCall) => Promise<unknown>;
+/** @internal */
+export type ParsedCall = Omit<CallOptions, 'timeout'> & { readonly timeout?: number | undefined };
+/** @internal Makes a call: here in a worker, in a worker everywhere else. */
+export type Start = (args: unknown[], options: ParsedCall) => Promise<unknown>;
 
 function parseOptions(who: string, options: OffloadOptions, defaultReclaim: Settings['reclaim']): Settings {
   checkOptions(who, options, OPTIONS);
   const { pool, timeout = DEFAULT_TIMEOUT, reclaim = defaultReclaim } = options;
-  if (pool !== undefined && !(pool instanceof Pool)) throw invalid(who, 'pool', 'made by createPool()', pool);
+  if (pool !== undefined && !isPool(pool)) throw invalid(who, 'pool', 'made by createPool()', pool);
   return {
     timeout: parseTime(who, 'timeout', timeout),
     pool,
@@ -226,57 +221,4 @@ function offloaded(name: string, start: Start): Offloaded<unknown[], unknown> {
 function parsePicked(picked: readonly unknown[]): unknown[] {
   if (Array.isArray(picked)) return picked;
   throw invalid('handler', 'what pick returns', 'an array of arguments', picked);
-}
-
-/** The same text from the same place is the same task, however often it is offloaded. */
-const taskIds = new Map<string, number>();
-
-function idOf(definition: TaskDefinition): number {
-  const key = JSON.stringify(definition);
-  const id = taskIds.get(key) ?? taskIds.size + 1;
-  taskIds.set(key, id);
-  return id;
-}
-
-function inWorker(definition: TaskDefinition, settings: Settings): Start {
-  const { name } = definition;
-  const task: Task = { id: idOf(definition), definition, reclaim: settings.reclaim, peak: new FadingPeak() };
-
-  return async function start(args, { signal, timeout, onProgress }) {
-    const context = contexts.getStore();
-    // Error handlers have no deadline: their answer is what comes of one that has passed.
-    const deadline = context?.deadline.context === context ? context?.deadline : undefined;
-    const signals = [signal, deadline?.signal].filter((one) => one !== undefined);
-    for (const one of signals) one.throwIfAborted();
-    const packed = packArguments(name, args);
-    const limits = {
-      timeout: timeout ?? settings.timeout,
-      request: deadline,
-      signals,
-      onProgress: onProgress === undefined ? undefined : AsyncResource.bind(harmless(onProgress)),
-    };
-    return submitTraced(settings.pool ?? defaultPool(), task, packed, limits);
-  };
-}
-
-const NOT_A_HANDLER =
-  'it is a request or a response. As a handler use run.handler((req) => [req.body]), which picks what the task needs';
-
-function isOfHttp(value: unknown): boolean {
-  return value instanceof IncomingMessage || value instanceof ServerResponse;
-}
-
-function packArguments(name: string, args: unknown[]): Parcel {
-  try {
-    return wrap(args);
-  } catch (whole) {
-    for (const [at, arg] of args.entries()) {
-      try {
-        wrap(arg);
-      } catch (cause) {
-        throw notSerializable(`Argument ${at + 1}`, name, isOfHttp(arg) ? NOT_A_HANDLER : cause);
-      }
-    }
-    throw notSerializable('An argument', name, whole);
-  }
 }

@@ -1,14 +1,13 @@
 import { type Death, poolClosed, queueFull, workerNotStarted } from '../errors';
-import { checkOptions, parseTime, type Time } from '../options';
 import type { Parcel } from '../wire';
 import { currentTask } from '../worker/current-task';
 import { Call, type CallLimits, type Ending, type Task } from './call';
 import { type PoolOptions, type PoolSettings, parsePoolOptions } from './options';
+import { addPool, type CloseOptions, parseGrace, removePool, type TaskPool } from './pools';
 import { DeadlineQueue } from './queue';
 import { CallStats, type PoolStats } from './stats';
 import { nobody, WorkerProcess } from './worker-process';
 
-const DEFAULT_GRACE = 5000;
 /** After a worker that could not start, before another is tried. */
 const RETRY_MS = 1000;
 /** As many workers in a row may be killed before they are ready. */
@@ -16,10 +15,8 @@ const MOST_KILLED = 5;
 /** Workers beyond `minWorkers` that had nothing to do for this long are given back. */
 const IDLE_MS = 60_000;
 
-const open = new Set<Pool>();
-
-/** @internal What `createPool` returns; users see `WorkerPool`. */
-export class Pool {
+/** Worker processes of this machine: what `createPool` makes. */
+export class Pool implements TaskPool {
   readonly #settings: PoolSettings;
   readonly #all = new Set<WorkerProcess>();
   /** The last one to finish is the first to run again: it is the warmest, and the others can be given back. */
@@ -36,11 +33,12 @@ export class Pool {
 
   constructor(options: PoolOptions = {}) {
     this.#settings = parsePoolOptions(options);
-    open.add(this);
+    addPool(this);
     this.#keepWarm();
   }
 
-  /** Runs a task; resolves or rejects with how it ended. */
+  accept(): void {}
+
   submit(task: Task, args: Parcel, limits: CallLimits, observe?: (call: Call) => void): Promise<unknown> {
     const call = new Call(task, args, limits, (settled) => this.#onSettled(settled));
     observe?.(call);
@@ -97,7 +95,7 @@ export class Pool {
     }
     await this.#until(() => this.#all.size === 0);
     clearTimeout(patience);
-    open.delete(this);
+    removePool(this);
   }
 
   /** Workers keep no process alive, but somebody who waits for them does. */
@@ -230,51 +228,4 @@ export class Pool {
     this.#calls.add(call.ending as Ending, call);
     if (this.#unsettled.size === 0) this.#changed();
   }
-}
-
-/** For `pool.close` and `closePools`. */
-export interface CloseOptions {
-  /** How long the calls already made may take to finish. Default 5 s; 0 for no time. */
-  readonly grace?: Time | undefined;
-}
-
-/** A pool of worker processes. Without one of their own, all offloaded functions share one pool for each process. */
-export interface WorkerPool {
-  /** Resolves once `minWorkers` (at least one) are up; rejects with `ERR_UNBLOCK_WORKER_DIED` when they cannot start. */
-  ready(): Promise<void>;
-  stats(): PoolStats;
-  /**
-   * Takes no more calls and lets those made finish for up to `grace`; the rest ends in
-   * `ERR_UNBLOCK_POOL_CLOSED`. Resolves when no worker is left. A second call waits for the first.
-   */
-  close(options?: CloseOptions): Promise<void>;
-  [Symbol.asyncDispose](): Promise<void>;
-}
-
-/**
- * Makes a pool for those who want their own. It never keeps the process alive while no call is under way.
- *
- * @throws TypeError `ERR_UNBLOCK_BAD_OPTION`
- */
-export function createPool(options?: PoolOptions): WorkerPool {
-  return new Pool(options);
-}
-
-/** Closes all pools, the default one included. */
-export async function closePools(options?: CloseOptions): Promise<void> {
-  parseGrace('closePools', options);
-  await Promise.all([...open].map((pool) => pool.close(options)));
-}
-
-let shared: Pool | undefined;
-
-export function defaultPool(): Pool {
-  shared ??= new Pool();
-  return shared;
-}
-
-function parseGrace(who: string, options: CloseOptions = {}): number {
-  checkOptions(who, options, ['grace']);
-  const { grace = DEFAULT_GRACE } = options;
-  return parseTime(who, 'grace', grace, 0);
 }

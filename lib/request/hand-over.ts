@@ -1,6 +1,6 @@
 import { channel } from 'node:diagnostics_channel';
 import { type IncomingMessage, ServerResponse, STATUS_CODES } from 'node:http';
-import { TLSSocket } from 'node:tls';
+import type { TLSSocket } from 'node:tls';
 import type { HttpError } from 'http-errors';
 import { contexts, type RequestContext } from './context';
 import { deadlineOf } from './deadline';
@@ -73,7 +73,7 @@ export function handOver(
 export function cutOff(req: IncomingMessage, res: ServerResponse, error: HttpError): void {
   refuseHandlers(req, res);
   // To a client of HTTP/1.0, a connection that ends in order is the end of a whole response.
-  if (req.httpVersionMinor === 0 && !(req.socket instanceof TLSSocket)) req.socket.resetAndDestroy();
+  if (req.httpVersionMinor === 0 && !(req.socket as TLSSocket).encrypted) req.socket.resetAndDestroy();
   else res.destroy();
   deadlineOf(req, res).abort(error);
 }

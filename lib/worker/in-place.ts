@@ -24,10 +24,11 @@ export function inPlace(fn: InPlace) {
 }
 
 /** What a module exports, loaded where it is called. */
-export function importer(url: string, name: string): InPlace {
-  return async function imported(...args) {
-    return (await load({ kind: 'module', name, url })).apply(this, args);
-  };
+export function moduleInPlace(url: string) {
+  return (name: string) =>
+    inPlace(async function imported(...args) {
+      return (await load({ kind: 'module', name, url })).apply(this, args);
+    });
 }
 
 /** What a listener throws, at once or later, is the end neither of the call nor of the process. */

@@ -1,0 +1,124 @@
+import { AsyncResource } from 'node:async_hooks';
+import { tracingChannel } from 'node:diagnostics_channel';
+import { IncomingMessage, ServerResponse } from 'node:http';
+import { notSerializable } from '../errors';
+import type { Settings, Start } from '../offload';
+import { contexts } from '../request/context';
+import { type Parcel, type TaskDefinition, wrap } from '../wire';
+import { harmless } from '../worker/in-place';
+import type { Call, CallLimits, Task } from './call';
+import { lineOf } from './caller';
+import { FadingPeak } from './peak';
+import { defaultPool, type TaskPool } from './pools';
+import { sourceOf } from './source';
+
+/** The same text from the same place is the same task, however often it is offloaded. */
+const taskIds = new Map<string, number>();
+
+function idOf(definition: TaskDefinition): number {
+  const key = JSON.stringify(definition);
+  const id = taskIds.get(key) ?? taskIds.size + 1;
+  taskIds.set(key, id);
+  return id;
+}
+
+interface Caller {
+  readonly file: string;
+  readonly strict: boolean;
+}
+
+export function functionInWorker(fn: (...args: never[]) => unknown, caller: Caller, settings: Settings): Start {
+  const { file, strict } = caller;
+  const source = sourceOf(fn, strict);
+  const name = fn.name || 'anonymous';
+  const { pool = defaultPool() } = settings;
+  pool.accept({ kind: 'function', name });
+  return inWorker({ kind: 'function', name, file, line: lineOf(source.source, file), ...source }, pool, settings);
+}
+
+/** @returns what makes the calls of an export */
+export function moduleInWorker(url: string, settings: Settings): (name: string) => Start {
+  const { pool = defaultPool() } = settings;
+  pool.accept({ kind: 'module', url });
+  return (name) => inWorker({ kind: 'module', name, url }, pool, settings);
+}
+
+function inWorker(definition: TaskDefinition, pool: TaskPool, settings: Settings): Start {
+  const { name } = definition;
+  const task: Task = { id: idOf(definition), definition, reclaim: settings.reclaim, peak: new FadingPeak() };
+
+  return async function start(args, { signal, timeout, onProgress }) {
+    const context = contexts.getStore();
+    // Error handlers have no deadline: their answer is what comes of one that has passed.
+    const deadline = context?.deadline.context === context ? context?.deadline : undefined;
+    const signals = [signal, deadline?.signal].filter((one) => one !== undefined);
+    for (const one of signals) one.throwIfAborted();
+    const packed = packArguments(name, args);
+    const limits = {
+      timeout: timeout ?? settings.timeout,
+      request: deadline,
+      signals,
+      onProgress: onProgress === undefined ? undefined : AsyncResource.bind(harmless(onProgress)),
+    };
+    return submitTraced(pool, task, packed, limits);
+  };
+}
+
+const NOT_A_HANDLER =
+  'it is a request or a response. As a handler use run.handler((req) => [req.body]), which picks what the task needs';
+
+function isOfHttp(value: unknown): boolean {
+  return value instanceof IncomingMessage || value instanceof ServerResponse;
+}
+
+function packArguments(name: string, args: unknown[]): Parcel {
+  try {
+    return wrap(args);
+  } catch (whole) {
+    for (const [at, arg] of args.entries()) {
+      try {
+        wrap(arg);
+      } catch (cause) {
+        throw notSerializable(`Argument ${at + 1}`, name, isOfHttp(arg) ? NOT_A_HANDLER : cause);
+      }
+    }
+    throw notSerializable('An argument', name, whole);
+  }
+}
+
+const tracing = tracingChannel('express-unblock:offload');
+
+function isTraced(): boolean {
+  const { start, end, asyncStart, asyncEnd, error } = tracing;
+  return [start, end, asyncStart, asyncEnd, error].some(({ hasSubscribers }) => hasSubscribers);
+}
+
+/** Hands a call to the pool; whoever listens to the tracing channel hears of it. */
+function submitTraced(pool: TaskPool, task: Task, args: Parcel, limits: CallLimits): Promise<unknown> {
+  if (!isTraced()) return pool.submit(task, args, limits);
+  let call: Call | undefined;
+  const since = (from: number | undefined, to: number | undefined) =>
+    from === undefined || to === undefined ? undefined : to - from;
+  const message = {
+    task: task.definition.name,
+    get queuedMs() {
+      return since(call?.madeAt, call?.startedAt ?? call?.endedAt);
+    },
+    get runMs() {
+      return since(call?.startedAt, call?.endedAt);
+    },
+    get outcome() {
+      return call?.ending;
+    },
+    get pid() {
+      return call?.pid;
+    },
+  };
+  return tracing.tracePromise(
+    () =>
+      pool.submit(task, args, limits, (made) => {
+        call = made;
+      }),
+    message,
+  );
+}
