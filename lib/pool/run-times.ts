@@ -1,0 +1,167 @@
+/** The latest runs that count, and the time after which half of what they told is forgotten. */
+const MEMORY = 100;
+const HALF_LIFE_MS = 60_000;
+/** The latest errors, each with this weight, should even out. Where they do not, run times have changed. */
+const DRIFT_WEIGHT = 0.2;
+const MOST_DRIFT = 1;
+/** What takes less is as good as nothing, and ln(0) is none. */
+const SHORTEST_MS = 0.1;
+/** Assumed before anything was seen, with the weight of so many runs: time grows with size, give or take a factor of 1.65. */
+const PRIOR = { exponent: 1, runs: 4, variance: 0.25 };
+/** With fewer runs in memory, or where run times of one size differ by more (a factor of e to either side), it is not sure. */
+const LEAST_RUNS = 10;
+const MOST_SPREAD = 1;
+/** A peak is forgotten faster than the rest; those that were given up would have taken longer than it tells. */
+const PEAK_HALF_LIFE_MS = 2000;
+const PEAK_HEADROOM = 2;
+/** In standard deviations: one run in a hundred takes longer. */
+const QUANTILE_99 = 2.33;
+/** The same: what differs by more counts as if it differed by this, so that one outlier tilts nothing. */
+const OUTLIER = 3;
+
+const NONE = { size: -1, ms: 0, at: 0 };
+
+/** Run times at one size, in milliseconds. */
+export interface Prediction {
+  /** Enough runs are in memory, and size tells enough about them, to refuse calls by this. */
+  readonly isSure: boolean;
+  readonly median: number;
+  /** 99 of 100 runs take at least this … */
+  readonly least: number;
+  /** … and 99 of 100 at most this. */
+  readonly most: number;
+}
+
+/**
+ * Learns how long one function runs for inputs of a size: a linear regression of ln(time) on ln(size), since run times
+ * grow by a power of the size and vary by factors. What it has learnt fades. All times are milliseconds, `now` is the
+ * time of any clock that never goes back.
+ */
+export class RunTimes {
+  /** Runs in memory. Like the sums below it fades, and is no whole number. */
+  #runs = 0;
+  /** Means of ln(size) and ln(ms); sums of squares around them; sum of squares of what was predicted wrongly. */
+  #x = 0;
+  #y = 0;
+  #xx = 0;
+  #xy = 0;
+  #errors = 0;
+  /** Mean of the latest errors, in standard deviations. */
+  #drift = 0;
+  #fadedAt = 0;
+  /** The largest input that was done of late. */
+  #done = NONE;
+  /** The longest run of late, whatever its size. */
+  #peak = { ms: 0, at: 0 };
+
+  /** @param isDone the run has returned; otherwise it was ended, and would have taken longer */
+  add(size: number, ran: number, isDone: boolean, now: number): void {
+    const ms = Math.max(SHORTEST_MS, ran);
+    this.#fade(now);
+    if (ms >= this.#peakAt(now)) this.#peak = { ms, at: now };
+    if (isDone && size >= this.#done.size) this.#done = { size, ms, at: now };
+    const x = Math.log1p(size);
+    const { level, sd, leverage } = this.#fit(x);
+    let y = Math.log(ms);
+    // Ended early, a run tells nothing; ended late, that it takes longer than expected.
+    if (!isDone && (this.#runs < 1 || y < level)) return;
+    if (this.#runs >= 2) {
+      const scale = Math.sqrt(1 + leverage);
+      const most = this.#runs < LEAST_RUNS ? Number.POSITIVE_INFINITY : OUTLIER * sd;
+      const error = Math.max(-most, Math.min(most, (y - level) / scale));
+      y = level + error * scale;
+      this.#errors += error * error;
+      this.#drift += DRIFT_WEIGHT * (error / sd - this.#drift);
+      if (Math.abs(this.#drift) > MOST_DRIFT) this.#forget(0.5);
+    }
+    this.#runs++;
+    const dx = x - this.#x;
+    this.#x += dx / this.#runs;
+    this.#xx += dx * (x - this.#x);
+    this.#y += (y - this.#y) / this.#runs;
+    this.#xy += dx * (y - this.#y);
+  }
+
+  predict(size: number, now: number): Prediction {
+    this.#fade(now);
+    if (this.#runs < 1) return { isSure: false, median: 0, least: 0, most: Number.POSITIVE_INFINITY };
+    const { level, sd, leverage } = this.#fit(Math.log1p(size));
+    // What a larger input took of late, this one will not exceed by much, whatever the line says.
+    const middle = size <= this.#done.size ? Math.min(level, Math.log(this.#done.ms)) : level;
+    const spread = QUANTILE_99 * sd * Math.sqrt(1 + leverage);
+    const { isSure } = this;
+    return {
+      isSure,
+      median: Math.exp(middle),
+      least: isSure ? Math.exp(middle - spread) : 0,
+      most: isSure ? Math.exp(middle + spread) : Number.POSITIVE_INFINITY,
+    };
+  }
+
+  /** How much time a call should have left when it begins; without a size, or where it tells nothing, by the peak. */
+  headroom(size: number | undefined, now: number): number {
+    const most = size === undefined ? Number.POSITIVE_INFINITY : this.predict(size, now).most;
+    return Number.isFinite(most) ? most : PEAK_HEADROOM * this.#peakAt(now);
+  }
+
+  /** The largest size that 99 of 100 runs have done within `limit`; `undefined` where nothing near it was seen. */
+  manages(limit: number, now: number): number | undefined {
+    this.#fade(now);
+    const fits = (x: number) => {
+      const { level, sd, leverage } = this.#fit(x);
+      return level + QUANTILE_99 * sd * Math.sqrt(1 + leverage) <= Math.log(limit);
+    };
+    let most = Math.log1p(2 * Math.max(0, this.#done.size));
+    let least = [this.#x, 0].find((x) => x < most && fits(x)) ?? most;
+    if (!this.isSure || least === most || fits(most)) return undefined;
+    for (let step = 0; step < 40; step++) {
+      const middle = (least + most) / 2;
+      if (fits(middle)) least = middle;
+      else most = middle;
+    }
+    return Math.floor(Math.expm1(least));
+  }
+
+  get isSure(): boolean {
+    return this.#runs >= LEAST_RUNS && this.#errors <= MOST_SPREAD ** 2 * this.#runs;
+  }
+
+  /** From 0 to 1: half or more is sure. It rises with the runs and fades with time. */
+  certainty(now: number): number {
+    this.#fade(now);
+    const isTold = this.#runs >= 1 && this.#errors <= MOST_SPREAD ** 2 * this.#runs;
+    return isTold ? this.#runs / (this.#runs + LEAST_RUNS) : 0;
+  }
+
+  /** The power of the size that the time grows by: 1 in proportion, 2 with the square, 0 not at all. */
+  get exponent(): number {
+    return Math.max(0, (this.#xy + PRIOR.exponent) / (this.#xx + 1));
+  }
+
+  #peakAt(now: number): number {
+    return this.#peak.ms * 2 ** ((this.#peak.at - now) / PEAK_HALF_LIFE_MS);
+  }
+
+  #fade(now: number): void {
+    this.#forget(Math.min(2 ** ((this.#fadedAt - now) / HALF_LIFE_MS), MEMORY / Math.max(MEMORY, this.#runs)));
+    this.#fadedAt = now;
+    if (now - this.#done.at > HALF_LIFE_MS) this.#done = NONE;
+  }
+
+  #forget(share: number): void {
+    this.#runs *= share;
+    this.#xx *= share;
+    this.#xy *= share;
+    this.#errors *= share;
+  }
+
+  /** ln(ms) at ln(size), the standard deviation around it, and how much less is known far from the sizes that were seen. */
+  #fit(x: number): { level: number; sd: number; leverage: number } {
+    const { runs, variance } = PRIOR;
+    return {
+      level: this.#y + this.exponent * (x - this.#x),
+      sd: Math.sqrt((this.#errors + variance * runs) / (this.#runs + runs)),
+      leverage: this.#runs > 0 ? 1 / this.#runs + (x - this.#x) ** 2 / (this.#xx + 1) : 0,
+    };
+  }
+}
