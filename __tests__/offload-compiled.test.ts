@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { transformSync as bySwc } from '@swc/core';
+import { transformSync as bySwc, type JscTarget } from '@swc/core';
 import { transformSync as byEsbuild } from 'esbuild';
 import { closePools, offload } from 'express-unblock';
 import { fixture, ROOT } from './support/workers';
@@ -34,7 +34,24 @@ const SOURCE = `
     let sum = 0;
     for await (const one of numbers()) sum += one;
     return sum;
-  };`;
+  };
+  export const spreads = ({ a, ...others }: any, ...list: number[]) => {
+    const [first = 1, ...more] = [...list, ...new Set(list)];
+    const raw = (text: TemplateStringsArray, ...values: unknown[]) => text.raw.join('|') + values;
+    return { ...others, get sum() { return first + more.length; }, ['power' + a]: a ** 2, raw: raw\`x\${a}y\`, ...null };
+  };
+  export const inherits = (n: number) => {
+    class Base { #x = n; static twice = (value: number) => value * 2; get x() { return this.#x; } set x(v) { this.#x = v; } }
+    class Child extends Base { y = 1; constructor() { super(); this.x += this.y; } read() { return Base.twice(super.x); } }
+    return [new Child().read(), new Child() instanceof Base, typeof Child];
+  };
+  export async function waits(list: number[]) {
+    let sum = 0;
+    for (const [key, value] of new Map(list.map((one) => [one, async () => one]))) {
+      try { sum += key + (await value()); } finally { sum += await 1; }
+    }
+    return sum;
+  }`;
 
 function byTsc(target: string, module: string): string {
   const file = path.join(folder, 'source.ts');
@@ -45,7 +62,7 @@ function byTsc(target: string, module: string): string {
   return readFileSync(path.join(folder, 'source.js'), 'utf8');
 }
 
-const swc = (target: 'es2022' | 'esnext', type: 'commonjs' | 'es6') =>
+const swc = (target: JscTarget, type: 'commonjs' | 'es6' = 'commonjs') =>
   bySwc(SOURCE, { swcrc: false, module: { type }, jsc: { target, parser: { syntax: 'typescript' } } }).code;
 const esbuild = (options: object) => byEsbuild(SOURCE, { loader: 'ts', target: 'es2022', ...options }).code;
 
@@ -53,7 +70,7 @@ const esbuild = (options: object) => byEsbuild(SOURCE, { loader: 'ts', target: '
 function exportsOf(name: string, code: string): Record<string, (...args: never[]) => unknown> {
   const file = path.join(folder, `${name.replace(/\W+/g, '-')}.cjs`);
   const text = /^export /m.test(code) ? code.replace(/^export \{([^}]*)\};?/m, '').replace(/^export /gm, '') : code;
-  const names = ['add', 'inner', 'rest', 'loads', 'classes', 'iterates'];
+  const names = ['add', 'inner', 'rest', 'loads', 'classes', 'iterates', 'spreads', 'inherits', 'waits'];
   writeFileSync(file, text === code ? code : `${text}\nmodule.exports = { ${names.join(', ')} };`);
   return require(file);
 }
@@ -74,15 +91,29 @@ describe('functions compiled by', () => {
       () => esbuild({ format: 'cjs', keepNames: true, minifyWhitespace: true, minifySyntax: true }),
     ],
     ['esbuild that minifies', () => esbuild({ format: 'cjs', minify: true })],
+    ['esbuild to ES2018', () => esbuild({ format: 'cjs', target: 'es2018' })],
+    ['esbuild to ES2017', () => esbuild({ format: 'cjs', target: 'es2017' })],
+    ['esbuild to ES2015', () => esbuild({ format: 'cjs', target: 'es2015', keepNames: true })],
+    ['swc to ES2018', () => swc('es2018')],
+    ['swc to ES2017', () => swc('es2017')],
+    ['swc to ES2015', () => swc('es2015')],
+    ['swc to ES5', () => swc('es5')],
   ])('%s may be offloaded', async (name, compile) => {
     const compiled = exportsOf(name, compile());
-    const call = (key: string, ...args: unknown[]) => offload(compiled[key] as (...all: unknown[]) => unknown)(...args);
+    const offloaded = (key: string) => offload(compiled[key] as (...all: unknown[]) => unknown);
+    const call = (key: string, ...args: unknown[]) => offloaded(key)(...args);
     expect(await call('add', 40)).toBe(42);
     expect(await call('inner', [1, 2])).toEqual([2, 4]);
     expect(await call('rest', { a: 1, b: 2 })).toEqual({ b: 2, sum: 1 });
     expect(await call('loads', '1kb')).toEqual([1024, 'b']);
     expect(await call('classes', 41)).toBe(42);
-    expect(await call('iterates', 21)).toBe(42);
+    expect(await call('spreads', { a: 3, b: 4 }, 5, 6)).toEqual({ b: 4, sum: 8, power3: 9, raw: 'x|y3' });
+    expect(await call('inherits', 20)).toEqual([42, true, 'function']);
+    expect(await call('waits', [1, 2])).toBe(8);
+    // What swc makes of an async generator has a prototype that no text shows.
+    if (/^swc to ES(5|2015|2017)$/.test(name))
+      expect(() => offloaded('iterates')).toThrow(/choose a newer target, such as ES2022$/);
+    else expect(await call('iterates', 21)).toBe(42);
   });
 
   it.each([
@@ -93,7 +124,7 @@ describe('functions compiled by', () => {
     ],
   ])('%s may be offloaded when they are async', async (name, compile) => {
     const { twice } = exportsOf(
-      name,
+      `${name}, async`,
       compile('exports.twice = async (n) => { const two = await Promise.resolve(2); return n * two; };'),
     );
     expect(await offload(twice as unknown as (n: number) => Promise<number>)(21)).toBe(42);

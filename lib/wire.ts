@@ -12,6 +12,8 @@ export type TaskDefinition =
       /** A method's text is no expression. */
       readonly form: 'expression' | 'method';
       readonly strict: boolean;
+      /** Declares what it uses of what compilers have put beside it. */
+      readonly helpers: string;
       /** Where it was written: imports are resolved from here, stack traces name it. */
       readonly file: string;
       readonly line: number;

@@ -2,8 +2,13 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** The file whose code called `callee`, and whether that code is in strict mode. */
-export function callerOf(callee: (...args: never[]) => unknown): { file: string; strict: boolean } {
+/** A file, and whether the code in it that made a call is in strict mode. */
+export interface Caller {
+  readonly file: string;
+  readonly strict: boolean;
+}
+
+export function callerOf(callee: (...args: never[]) => unknown): Caller {
   const { prepareStackTrace, stackTraceLimit } = Error;
   const holder: { stack?: NodeJS.CallSite[] } = {};
   Error.prepareStackTrace = (_, sites) => sites;

@@ -7,7 +7,7 @@ import { contexts } from '../request/context';
 import { type Parcel, type TaskDefinition, wrap } from '../wire';
 import { harmless } from '../worker/in-place';
 import type { Call, CallLimits, Task } from './call';
-import { lineOf } from './caller';
+import { type Caller, lineOf } from './caller';
 import { FadingPeak } from './peak';
 import { defaultPool, type TaskPool } from './pools';
 import { sourceOf } from './source';
@@ -22,14 +22,9 @@ function idOf(definition: TaskDefinition): number {
   return id;
 }
 
-interface Caller {
-  readonly file: string;
-  readonly strict: boolean;
-}
-
 export function functionInWorker(fn: (...args: never[]) => unknown, caller: Caller, settings: Settings): Start {
-  const { file, strict } = caller;
-  const source = sourceOf(fn, strict);
+  const { file } = caller;
+  const source = sourceOf(fn, caller);
   const name = fn.name || 'anonymous';
   const { pool = defaultPool() } = settings;
   pool.accept({ kind: 'function', name });

@@ -1,4 +1,6 @@
+import { existsSync } from 'node:fs';
 import path from 'node:path';
+import { pathToFileURL } from 'node:url';
 import * as tslib from 'tslib';
 
 /**
@@ -7,7 +9,17 @@ import * as tslib from 'tslib';
  * what they compiled for older targets.
  */
 export function provide(file: string, require: NodeJS.Require): Record<string, unknown> {
-  return { ...HELPERS, require, __filename: file, __dirname: path.dirname(file) };
+  const __unblock_resolve = (id: string) => fromVite(id, path.dirname(file));
+  return { ...HELPERS, __unblock_resolve, require, __filename: file, __dirname: path.dirname(file) };
+}
+
+/** Vite names files by their path from its root, and those outside of that by `/@fs` and their path. */
+function fromVite(id: string, from: string): string {
+  if (!id.startsWith('/')) return id;
+  if (id.startsWith('/@fs/')) return pathToFileURL(id.slice('/@fs'.length)).href;
+  const file = path.join(from, id);
+  if (existsSync(file)) return pathToFileURL(file).href;
+  return from === path.dirname(from) ? id : fromVite(id, path.dirname(from));
 }
 
 type Steps = (...args: unknown[]) => Generator;
@@ -15,21 +27,43 @@ type Steps = (...args: unknown[]) => Generator;
 const HELPERS: Record<string, unknown> = {
   ...Object.fromEntries(Object.entries(tslib).filter(([name]) => name.startsWith('__'))),
   tslib_1: tslib,
-  __name: (named: unknown) => named,
+  // esbuild
   __async: (self: unknown, args: unknown[] | null, steps: Steps) => tslib.__awaiter(self, args ?? [], Promise, steps),
-  _async_to_generator: asProperty(asyncOf),
+  __forAwait: tslib.__asyncValues,
+  __name: (named: unknown) => named,
+  __objRest: tslib.__rest,
+  __pow: Math.pow,
+  __spreadProps: withProperties,
+  __spreadValues: tslib.__assign,
   __toESM: namespaceOf,
-  _interop_require_wildcard: asProperty(namespaceOf),
+  // swc
+  _async_iterator: asProperty(tslib.__asyncValues),
+  _async_to_generator: asProperty(asyncOf),
   _interop_require_default: asProperty(defaultOf),
-  _interopRequireWildcard: namespaceOf,
+  _interop_require_wildcard: asProperty(namespaceOf),
+  _object_spread: asProperty(tslib.__assign),
+  _object_spread_props: asProperty(withProperties),
+  _object_without_properties: asProperty(tslib.__rest),
+  _sliced_to_array: asProperty(tslib.__read),
+  _to_array: asProperty(tslib.__read),
+  _to_consumable_array: asProperty(tslib.__read),
+  _ts_generator: asProperty(tslib.__generator),
+  _ts_values: asProperty(tslib.__values),
+  // Babel
   _interopRequireDefault: defaultOf,
+  _interopRequireWildcard: namespaceOf,
 };
 
-export const PROVIDED = ['require', '__filename', '__dirname', ...Object.keys(HELPERS)];
+/** What module systems hand to a file as their own: Node's, and Vite's for `import()`. */
+export const OF_MODULES = ['require', '__filename', '__dirname', '__vite_ssr_dynamic_import__'];
+export const PROVIDED = [...OF_MODULES, '__unblock_resolve', ...Object.keys(HELPERS)];
+/** swc calls its helpers by their name, or those of a module of each as its property `_`. */
+function asProperty(helper: (...args: any[]) => unknown) {
+  return Object.assign(helper.bind(undefined), { _: helper });
+}
 
-/** swc calls its helpers as a property of themselves. */
-function asProperty<F extends object>(helper: F) {
-  return Object.assign(helper, { _: helper });
+function withProperties(object: object, more: object) {
+  return Object.defineProperties(object, Object.getOwnPropertyDescriptors(more));
 }
 
 function asyncOf(steps: Steps) {

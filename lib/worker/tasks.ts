@@ -12,13 +12,17 @@ export function load(definition: TaskDefinition): TaskFunction | Promise<TaskFun
   return definition.kind === 'function' ? compile(definition) : importFrom(definition);
 }
 
-function compile({ source, form, strict, file, line, name }: TaskDefinition & { kind: 'function' }): TaskFunction {
+/** Compiled with the function, since `import()` is resolved from the file of the script that it stands in. */
+const VITE = 'var __vite_ssr_dynamic_import__ = (id) => import(__unblock_resolve(id));';
+
+function compile(definition: TaskDefinition & { kind: 'function' }): TaskFunction {
+  const { source, form, strict, helpers, file, line, name } = definition;
+  const head = `${strict ? "'use strict';" : ''}(function (${PROVIDED.join(', ')}) { ${VITE} ${helpers}\nreturn (\n`;
   // A method's text is one only inside of an object.
   const value = form === 'expression' ? source : `{ ${source}\n}`;
-  const text = `${strict ? "'use strict';" : ''}(function (${PROVIDED.join(', ')}) { return (\n${value}\n) })`;
-  const script = new Script(text, {
+  const script = new Script(`${head}${value}\n) })`, {
     filename: file,
-    lineOffset: line - 2,
+    lineOffset: line - head.split('\n').length,
     importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
   });
   const make = script.runInThisContext() as (...provided: unknown[]) => unknown;
