@@ -294,6 +294,22 @@ describe('arguments and results', () => {
   });
 });
 
+describe('run.handler', () => {
+  it('that is itself given to a route tells it what to write instead', async () => {
+    const send = offload(() => 1);
+    const app = express();
+    app.get('/', send.handler as never);
+    app.use(problemDetails({ expose: true }));
+    const { body } = await request(app).get('/');
+    expect(body).toMatchObject({
+      code: 'ERR_UNBLOCK_BAD_OPTION',
+      detail: expect.stringMatching(
+        /pick must be a function, got a request: .* what run\.handler\(\(req\) => \[req\.body\]\)/,
+      ),
+    });
+  });
+});
+
 describe('options', () => {
   const fn = () => 1;
 
@@ -310,6 +326,14 @@ describe('options', () => {
     [() => problemDetails({ expose: null as never }), /expose must be true or false, got null/],
     [() => offload.module(new URL('http://x/y')), /url must be .* got "http:\/\/x\/y"/],
     [() => offload(fn, { pool: {} as never }), /pool must be made by createPool\(\), got an object/],
+    [
+      () => offload(fn, createPool() as never),
+      /^offload: options must be an object such as \{ pool \}, got the pool itself$/,
+    ],
+    [
+      () => offload.module(__filename, createPool() as never),
+      /^offload\.module: options must be .* such as \{ pool \}/,
+    ],
     [() => offload(fn, { time: 5 } as never), /unknown option "time"/],
     [() => offload(fn).with({ signal: 'x' as never }), /signal must be an AbortSignal, got "x"/],
     [() => offload(fn).with({ timeout: '5 parsecs' }), /timeout must be .* got "5 parsecs"/],

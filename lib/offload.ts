@@ -2,6 +2,7 @@ import { existsSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { Request, RequestHandler } from 'express';
+import { badOption } from './errors';
 import { checkOptions, invalid, parseChoice, parseFunction, parseTime, type Time } from './options';
 import { callerOf } from './pool/caller';
 import { isPool, type TaskPool, type WorkerPool } from './pool/pools';
@@ -153,6 +154,7 @@ export type ParsedCall = Omit<CallOptions, 'timeout'> & { readonly timeout?: num
 export type Start = (args: unknown[], options: ParsedCall) => Promise<unknown>;
 
 function parseOptions(who: string, options: OffloadOptions, defaultReclaim: Settings['reclaim']): Settings {
+  if (isPool(options)) throw badOption(`${who}: options must be an object such as { pool }, got the pool itself`);
   checkOptions(who, options, OPTIONS);
   const { pool, timeout = DEFAULT_TIMEOUT, reclaim = defaultReclaim } = options;
   if (pool !== undefined && !isPool(pool)) throw invalid(who, 'pool', 'made by createPool()', pool);
@@ -212,10 +214,18 @@ function offloaded(name: string, start: Start): Offloaded<unknown[], unknown> {
       return async (...args: unknown[]) => start(args, parsed);
     },
     handler(pick: (req: Request<any>) => readonly unknown[] | Promise<readonly unknown[]>): RequestHandler<any> {
+      if (isRequest(pick)) throw badOption(`handler: ${HANDLER_IS_MADE}`);
       parseFunction('handler', 'pick', pick);
       return handlerOf(async (req) => start(parsePicked(await pick(req)), {}));
     },
   });
+}
+
+const HANDLER_IS_MADE =
+  'pick must be a function, got a request: the handler of a route is what run.handler((req) => [req.body]) returns';
+
+function isRequest(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && 'headers' in value && 'method' in value;
 }
 
 function parsePicked(picked: readonly unknown[]): unknown[] {

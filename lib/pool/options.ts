@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { checkOptions, invalid, parseInteger, parseSize, type Size } from '../options';
+import { inheritedFlags } from './inherited';
 import type { WorkerProcessOptions } from './worker-process';
 
 export interface PoolOptions {
@@ -11,9 +12,15 @@ export interface PoolOptions {
   readonly maxQueue?: number | undefined;
   /** A cap on each worker's JavaScript heap, such as `'512mb'`; a worker that exceeds it dies. Default: Node's own. */
   readonly memory?: Size | undefined;
-  /** The workers' environment. Default: this process's. */
+  /**
+   * The workers' environment. Default: this process's, its `NODE_OPTIONS` less the inspector and all that they preload
+   * but loaders of code. A `NODE_OPTIONS` of your own is taken as it is.
+   */
   readonly env?: NodeJS.ProcessEnv | undefined;
-  /** Node's flags for the workers. Default: this process's, so that loaders such as tsx work, less its inspector's. */
+  /**
+   * Node's flags for the workers, such as `['--import', 'tsx']`. Default: this process's, so that its loaders work, less
+   * its inspector's and the agents that monitor apps.
+   */
   readonly execArgv?: readonly string[] | undefined;
 }
 
@@ -26,9 +33,6 @@ export interface PoolSettings {
 }
 
 const DEFAULT_MAX_QUEUE = 1000;
-
-/** Flags of the parent that would hurt a worker: a second inspector on the same port, a script instead of its own. */
-const NOT_FOR_WORKERS = /^--?(inspect|debug|interactive$|i$|watch|test|e$|p$|pe$|eval\b|print\b|input-type)/;
 
 /** @throws TypeError `ERR_UNBLOCK_BAD_OPTION` */
 export function parsePoolOptions(options: PoolOptions): PoolSettings {
@@ -65,18 +69,9 @@ function parseFlags(who: string, { execArgv, memory }: PoolOptions): string[] {
   if (execArgv !== undefined && !(Array.isArray(execArgv) && execArgv.every((flag) => typeof flag === 'string'))) {
     throw invalid(who, 'execArgv', 'an array of strings', execArgv);
   }
-  const flags = [...(execArgv ?? inherited())];
+  const flags = [...(execArgv ?? inheritedFlags())];
   if (memory === undefined) return flags;
   const megabytes = Math.floor(parseSize(who, 'memory', memory) / 1024 ** 2);
   if (megabytes < 1) throw invalid(who, 'memory', 'at least "1mb"', memory);
   return [...flags.filter((flag) => !/^--max[-_]old[-_]space[-_]size/.test(flag)), `--max-old-space-size=${megabytes}`];
-}
-
-function inherited(): string[] {
-  let dropped = false;
-  return process.execArgv.filter((flag) => {
-    // What is no flag itself is the value of the one before.
-    if (flag.startsWith('-')) dropped = NOT_FOR_WORKERS.test(flag);
-    return !dropped;
-  });
 }

@@ -2,8 +2,9 @@ import { type Death, poolClosed, queueFull, workerNotStarted } from '../errors';
 import type { Parcel } from '../wire';
 import { currentTask } from '../worker/current-task';
 import { Call, type CallLimits, type Ending, type Task } from './call';
+import { checkReadable } from './inherited';
 import { type PoolOptions, type PoolSettings, parsePoolOptions } from './options';
-import { addPool, type CloseOptions, parseGrace, removePool, type TaskPool } from './pools';
+import { addPool, type CloseOptions, parseGrace, removePool, type TaskPool, type TaskSource } from './pools';
 import { DeadlineQueue } from './queue';
 import { CallStats, type PoolStats } from './stats';
 import { nobody, WorkerProcess } from './worker-process';
@@ -37,7 +38,9 @@ export class Pool implements TaskPool {
     this.#keepWarm();
   }
 
-  accept(): void {}
+  accept(source: TaskSource): void {
+    if (source.kind === 'module') checkReadable(source.url, this.#settings.worker);
+  }
 
   submit(task: Task, args: Parcel, limits: CallLimits, observe?: (call: Call) => void): Promise<unknown> {
     const call = new Call(task, args, limits, (settled) => this.#onSettled(settled));

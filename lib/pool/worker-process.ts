@@ -6,6 +6,7 @@ import workerpool from 'workerpool';
 import { type Death, notSerializable, workerDied } from '../errors';
 import { type Outcome, packThrown, unpackThrown, unwrap, type WorkerEvent } from '../wire';
 import type { Call } from './call';
+import { environmentOf } from './inherited';
 import { createLedger, type Ledger } from './ledger';
 
 /** How long a worker may take to come up: one that hangs in what it preloads would hold its place for ever. */
@@ -258,7 +259,7 @@ function fork({ env, execArgv }: WorkerProcessOptions, ledger: Ledger) {
       serialization: 'advanced',
       // Ctrl-C in a terminal goes to the whole process group: tasks would be interrupted while the parent shuts down.
       detached: process.platform !== 'win32',
-      ...(env === undefined ? {} : { env }),
+      env: environmentOf(env),
     },
   });
   let child: ChildProcess | undefined;
