@@ -39,6 +39,35 @@ test('so it is on the worker side, where a task may be of either kind', async ()
   });
 });
 
+test('so it is for pools on other machines', async () => {
+  expect(await logOf(differing('express-unblock/bullmq'))).toEqual({
+    named: ['connectPool', 'serve'],
+    missing: [],
+    differing: [],
+  });
+});
+
+test('without bullmq and ioredis, which are optional, the first pool says what to install', async () => {
+  const log = await logOf(`
+    import Module from 'node:module';
+    const { _resolveFilename } = Module;
+    Module._resolveFilename = function (name, ...rest) {
+      if (/^(bullmq|ioredis)$/.test(name)) throw Object.assign(new Error(\`Cannot find module '\${name}'\`), { code: 'MODULE_NOT_FOUND' });
+      return Reflect.apply(_resolveFilename, this, [name, ...rest]);
+    };
+    const { connectPool } = await import('express-unblock/bullmq');
+    try {
+      connectPool({ connection: 'redis://localhost', queue: 'q' });
+    } catch ({ message, code }) {
+      console.log(JSON.stringify({ message, code }));
+    }
+  `);
+  expect(log).toEqual({
+    message: 'express-unblock/bullmq needs the package ioredis: npm install bullmq ioredis',
+    code: 'MODULE_NOT_FOUND',
+  });
+});
+
 test('outside of a worker nothing aborts, and reporting progress does nothing', async () => {
   const log = await logOf(`
     import { isWorker, progress, signal } from 'express-unblock/worker';

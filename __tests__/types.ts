@@ -326,8 +326,8 @@ export function aSwitchOverTheCodeOfAnErrorKnowsWhatItCarries(error: UnblockErro
       expectType<499>()(error.status);
       return;
     case 'ERR_UNBLOCK_TOO_LARGE':
-      expectType<413>()(error.status);
-      expectType<'bytes' | 'depth' | 'keys' | 'input'>()(error.measure);
+      expectType<413 | 500>()(error.status);
+      expectType<'bytes' | 'depth' | 'keys' | 'input' | 'arguments' | 'result' | 'progress'>()(error.measure);
       return error.received ?? error.expected ?? error.limit;
     case 'ERR_UNBLOCK_TOO_SLOW':
       expectType<413>()(error.status);

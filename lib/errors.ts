@@ -78,18 +78,29 @@ interface Excess {
   readonly received?: number;
   /** So much the `Content-Length` announced. */
   readonly expected?: number;
-  readonly measure: 'bytes' | 'depth' | 'keys' | 'input';
+  readonly measure: 'bytes' | 'depth' | 'keys' | 'input' | 'arguments' | 'result' | 'progress';
 }
 
 export function tooLarge(excess: Excess) {
+  const { measure, limit } = excess;
   const what = {
     bytes: 'Request body is larger than',
     depth: 'Request body is nested deeper than',
     keys: 'Request body has more keys than',
     input: 'Input is larger than',
-  }[excess.measure];
-  const message = `${what} the limit of ${excess.limit}${excess.measure === 'bytes' ? ' bytes' : ''}`;
-  return failure(413, 'ERR_UNBLOCK_TOO_LARGE', message, { type: 'entity.too.large', ...excess });
+    arguments: 'The arguments are larger than',
+    result: 'The result is larger than',
+    progress: 'A progress report is larger than',
+  }[measure];
+  // What the server itself has made is not the client's fault.
+  const status = measure === 'result' || measure === 'progress' ? 500 : 413;
+  const message = `${what} the limit of ${limit}${measure === 'bytes' ? ' bytes' : ''}`;
+  return failure<413 | 500, 'ERR_UNBLOCK_TOO_LARGE', Excess & { type: string }>(
+    status,
+    'ERR_UNBLOCK_TOO_LARGE',
+    message,
+    { type: 'entity.too.large', ...excess },
+  );
 }
 
 /** JSON between systems is UTF-8 (RFC 8259, section 8.1); in other encodings its bytes do not show its shape. */
@@ -122,6 +133,12 @@ export function unreachable(retryAfter: number, cause?: unknown) {
 /** Not on the allow-list of the service that was asked. */
 export function noSuchModule(module: string) {
   return failure(500, 'ERR_UNBLOCK_NO_SUCH_MODULE', `The service does not serve the module ${module}`, { module });
+}
+
+/** Packages that only a part of this one needs are installed by those who use that part. */
+export function missingPeer(name: string, cause: unknown): Error {
+  const message = `express-unblock/bullmq needs the package ${name}: npm install bullmq ioredis`;
+  return Object.assign(new Error(message, { cause }), { code: 'MODULE_NOT_FOUND' });
 }
 
 export function poolClosed() {

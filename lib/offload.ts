@@ -112,7 +112,7 @@ export const offload = Object.assign(
   },
   {
     module: function offloadModule(url: URL | string, options: OffloadOptions = {}) {
-      const href = parseModule(url);
+      const href = parseModule('offload.module', 'url', url);
       const settings = parseOptions('offload.module', options, 'kill');
       const functions = new Map<string, Offloaded<unknown[], unknown>>();
       const startOf =
@@ -165,21 +165,18 @@ function parseOptions(who: string, options: OffloadOptions, defaultReclaim: Sett
   };
 }
 
-function parseModule(url: unknown): string {
+/** @internal */
+export function parseModule(who: string, option: string, url: unknown): string {
   const href =
     url instanceof URL ? url.href : typeof url === 'string' && path.isAbsolute(url) ? pathToFileURL(url).href : url;
   const file = typeof href === 'string' ? fileOf(href) : undefined;
   if (typeof href !== 'string' || file === undefined) {
-    throw invalid(
-      'offload.module',
-      'url',
-      "a file URL such as new URL('./tasks.js', import.meta.url) or an absolute path",
-      url,
-    );
+    const expected = "a file URL such as new URL('./tasks.js', import.meta.url) or an absolute path";
+    throw invalid(who, option, expected, url);
   }
   // Under a TypeScript loader, './tasks.js' stands for a file named tasks.ts.
   const names = [file, file.replace(/\.([cm]?)jsx?$/, '.$1ts'), file.replace(/\.jsx?$/, '.tsx')];
-  if (!names.some(isFile)) throw invalid('offload.module', 'url', 'a module that exists', file);
+  if (!names.some(isFile)) throw invalid(who, option, 'a module that exists', file);
   return href;
 }
 

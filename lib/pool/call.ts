@@ -23,7 +23,7 @@ export interface CallLimits {
   /** Milliseconds from now. */
   readonly timeout: number;
   /** The deadline of the request it belongs to, on the clock of `performance.now()`; it may be moved. */
-  readonly request: { readonly at: number } | undefined;
+  readonly request: { readonly at: number; onMove?(listener: () => void): () => void } | undefined;
   readonly signals: readonly AbortSignal[];
   readonly onProgress: ((value: unknown) => void) | undefined;
 }
@@ -66,7 +66,7 @@ export class Call implements Waiting {
     this.onProgress = limits.onProgress;
     this.#onSettled = onSettled;
     this.#limits = limits;
-    this.deadlineAt = this.#endsAt;
+    this.deadlineAt = this.endsAt;
     this.result = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -87,12 +87,17 @@ export class Call implements Waiting {
   }
 
   get #left(): number {
-    return this.#endsAt - performance.now();
+    return this.endsAt - performance.now();
   }
 
-  get #endsAt(): number {
-    const { timeout, request } = this.#limits;
-    return Math.min(this.madeAt + timeout, request?.at ?? Number.POSITIVE_INFINITY);
+  /** When it is given up; a request's deadline may be moved. */
+  get endsAt(): number {
+    return Math.min(this.timesOutAt, this.#limits.request?.at ?? Number.POSITIVE_INFINITY);
+  }
+
+  /** When its own time is over, which nothing moves. */
+  get timesOutAt(): number {
+    return this.madeAt + this.#limits.timeout;
   }
 
   /** The caller is told at once, the work is stopped after. */

@@ -35,8 +35,7 @@ export interface PoolSettings {
 const DEFAULT_MAX_QUEUE = 1000;
 
 /** @throws TypeError `ERR_UNBLOCK_BAD_OPTION` */
-export function parsePoolOptions(options: PoolOptions): PoolSettings {
-  const who = 'createPool';
+export function parsePoolOptions(options: PoolOptions, who = 'createPool'): PoolSettings {
   checkOptions(who, options, ['workers', 'minWorkers', 'maxQueue', 'memory', 'env', 'execArgv']);
   const {
     workers = Math.max(1, availableParallelism() - 1),

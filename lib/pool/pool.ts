@@ -101,6 +101,11 @@ export class Pool implements TaskPool {
     removePool(this);
   }
 
+  /** Resolves once as many workers have nothing to do, or the pool closes. */
+  async whenIdle(wanted: () => number): Promise<void> {
+    await this.#until(() => this.#idle.length >= wanted() || this.#closing !== undefined);
+  }
+
   /** Workers keep no process alive, but somebody who waits for them does. */
   async #until(condition: () => boolean): Promise<void> {
     const waiting = setInterval(() => {}, IDLE_MS);

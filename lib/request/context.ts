@@ -27,6 +27,8 @@ export interface RequestContext {
   readonly deadline: Deadline & {
     /** When it passes, on the clock of `performance.now()`. */
     readonly at: number;
+    /** Hears whenever `at` is moved; returns what takes the listener off. */
+    onMove(listener: () => void): () => void;
     /** Why the work was stopped. */
     readonly reason: unknown;
     /** That of the handlers. */

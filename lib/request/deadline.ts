@@ -55,6 +55,7 @@ export class RequestDeadline implements Deadline {
   /** When it passes, on the clock of `performance.now()`. */
   at = Number.POSITIVE_INFINITY;
   #onExpire = doNothing;
+  #movers: Set<() => void> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #over = false;
   /** Why the work was stopped. */
@@ -100,7 +101,19 @@ export class RequestDeadline implements Deadline {
 
   clear(): void {
     clearTimeout(this.#timer);
-    if (!this.expired) this.at = Number.POSITIVE_INFINITY;
+    if (!this.expired) this.#moveTo(Number.POSITIVE_INFINITY);
+  }
+
+  /** For work on other machines, which cannot look at `at`. @returns takes the listener off */
+  onMove(listener: () => void): () => void {
+    this.#movers ??= new Set();
+    const movers = this.#movers.add(listener);
+    return () => movers.delete(listener);
+  }
+
+  #moveTo(at: number): void {
+    this.at = at;
+    for (const listener of this.#movers ?? []) listener();
   }
 
   /** Stops the work: there will be no answer from it. The first reason counts. */
@@ -118,7 +131,7 @@ export class RequestDeadline implements Deadline {
     if (this.#over || this.#onExpire === doNothing) return;
     clearTimeout(this.#timer);
     this.limit = limit;
-    this.at = performance.now() + limit;
+    this.#moveTo(performance.now() + limit);
     this.#timer = setTimeout(() => this.#confirm(), limit);
   }
 

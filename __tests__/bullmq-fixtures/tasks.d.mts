@@ -1,0 +1,14 @@
+export function echo<T>(value: T): T;
+export function pid(): number;
+export function zeros(length: number): Buffer;
+export function spin(ms: number): number;
+export function hold(ms: number): number;
+export function forever(): never;
+export function steps(count: number): number;
+export function slowSteps(count: number, ms: number): Promise<void>;
+export function big(length: number): void;
+export function fail(): never;
+export function die(): void;
+export function mark(file: string, name: string, ms: number): string;
+export function burn(file: string, ms: number): void;
+export function untilAborted(file: string): Promise<void>;
