@@ -128,6 +128,75 @@ describe('what a task throws', () => {
   ])('is an error that says so when it cannot be sent: %s', async (_, task) => {
     expect(await thrownBy(task)).toMatchObject({ code: 'ERR_UNBLOCK_NOT_SERIALIZABLE', status: 500 });
   });
+
+  it.each([
+    [
+      'whose name throws',
+      () => {
+        const error = new Error('lost');
+        if (error.stack === undefined) return; // Node writes it when it is first read, with the name.
+        Object.defineProperty(error, 'name', {
+          get() {
+            throw new Error('no');
+          },
+        });
+        throw error;
+      },
+    ],
+    [
+      'whose class throws',
+      () => {
+        const error = new Error('lost');
+        Object.defineProperty(error, 'constructor', {
+          get() {
+            throw new Error('no');
+          },
+        });
+        throw error;
+      },
+    ],
+    [
+      'whose properties cannot be listed',
+      () => {
+        throw new Proxy(new Error('lost'), {
+          ownKeys() {
+            throw new Error('no');
+          },
+        });
+      },
+    ],
+    [
+      'with a property that can be sent once only',
+      () => {
+        let looks = 0;
+        const flaky = {
+          get value() {
+            return looks++ === 0 ? 1 : () => {};
+          },
+        };
+        throw Object.assign(new Error('lost'), { flaky });
+      },
+    ],
+    [
+      'with a property that cannot be sent',
+      () => {
+        throw Object.assign(new Error('lost'), { send: () => {}, status: 409 });
+      },
+    ],
+    [
+      'with a chain of causes longer than a stack is deep',
+      () => {
+        let cause = new Error('first');
+        for (let n = 0; n < 20_000; n++) cause = new Error('lost', { cause });
+        throw cause;
+      },
+    ],
+  ])('keeps its message and its stack: an error %s', async (_, task) => {
+    const error = await thrownBy(task);
+    expect(error).toBeInstanceOf(Error);
+    expect(error.message).toBe('lost');
+    expect(error.stack).toMatch(/lost\n +at /);
+  });
 });
 
 describe('an error that a task throws', () => {

@@ -25,7 +25,16 @@ const differing = (specifier: string) => `
 
 test('import and require give the same functions, so that there is one default pool', async () => {
   expect(await logOf(differing('express-unblock'))).toEqual({
-    named: ['closePools', 'createPool', 'currentDeadline', 'limitInput', 'offload', 'problemDetails', 'timeout'],
+    named: [
+      'closePools',
+      'createPool',
+      'currentDeadline',
+      'defaultPool',
+      'limitInput',
+      'offload',
+      'problemDetails',
+      'timeout',
+    ],
     missing: [],
     differing: [],
   });

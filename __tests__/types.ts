@@ -10,6 +10,7 @@ import {
   createPool,
   currentDeadline,
   type Deadline,
+  defaultPool,
   type JsonLimits,
   type LimitInputOptions,
   limitInput,
@@ -372,4 +373,9 @@ export function everyErrorHasAStatusToAnswerWithOrNone(error: UnblockError) {
   // @ts-expect-error: no error has this code
   error.code === 'ERR_UNBLOCK_NONE';
   return { status, message: error.message };
+}
+
+export function theDefaultPoolIsAPoolLikeOthers() {
+  expectType<WorkerPool>()(defaultPool());
+  offload(() => 1, { pool: defaultPool() });
 }

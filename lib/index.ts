@@ -11,7 +11,7 @@ export {
 } from './offload';
 export type { Size, Time } from './options';
 export type { PoolOptions } from './pool/options';
-export { type CloseOptions, closePools, createPool, type WorkerPool } from './pool/pools';
+export { type CloseOptions, closePools, createPool, defaultPool, type WorkerPool } from './pool/pools';
 export type { Percentiles, PoolStats } from './pool/stats';
 export { type ProblemDetailsOptions, problemDetails } from './problem-details';
 export { currentDeadline, type Deadline } from './request/context';

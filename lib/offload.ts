@@ -6,6 +6,7 @@ import { badOption } from './errors';
 import { checkOptions, invalid, parseChoice, parseFunction, parseTime, type Time } from './options';
 import { callerOf } from './pool/caller';
 import { isPool, type TaskPool, type WorkerPool } from './pool/pools';
+import { Recent } from './recent';
 import { handlerOf } from './request/handler';
 import { currentTask, type TaskContext } from './worker/current-task';
 import type { InPlace } from './worker/in-place';
@@ -114,7 +115,7 @@ export const offload = Object.assign(
     module: function offloadModule(url: URL | string, options: OffloadOptions = {}) {
       const href = parseModule('offload.module', 'url', url);
       const settings = parseOptions('offload.module', options, 'kill');
-      const functions = new Map<string, Offloaded<unknown[], unknown>>();
+      const functions = new Recent<Offloaded<unknown[], unknown>>();
       const startOf =
         currentTask() === undefined ? workers().moduleInWorker(href, settings) : here().moduleInPlace(href);
       const make = (name: string) => offloaded(name, startOf(name));
@@ -123,9 +124,7 @@ export const offload = Object.assign(
       return new Proxy(plain, {
         get(target, name) {
           if (typeof name === 'symbol' || NO_EXPORTS.has(name)) return Reflect.get(target, name);
-          const made = functions.get(name) ?? make(name);
-          functions.set(name, made);
-          return made;
+          return functions.get(name, make);
         },
       });
     },

@@ -20,6 +20,9 @@ export type TaskDefinition =
     }
   | { readonly kind: 'module'; readonly name: string; readonly url: string };
 
+/** Both sides forget all definitions when a worker has this many: names and texts may be of a client's choosing. */
+export const MOST_TASKS = 1000;
+
 /** Parameters of the worker's methods, as workerpool calls them. */
 export interface WorkerMethods {
   ready(): true;
@@ -116,27 +119,52 @@ const READ_BY_EXPRESS = ['code', 'status', 'statusCode', 'expose', 'headers'];
 
 /** Whatever was thrown: errors with all they carry that can be sent, everything else as it is. */
 export function packThrown(thrown: unknown): Uint8Array {
-  try {
-    return pack(portable(thrown, new Map()));
-  } catch {
-    return packThrown(notSerializable('The error', 'a task', `it is of type ${typeof thrown}`));
+  for (const form of [portable, textOnly]) {
+    try {
+      return pack(form(thrown, new Map()));
+    } catch {
+      // The next form asks for less.
+    }
   }
+  return packThrown(notSerializable('The error', 'a task', `it is of type ${typeof thrown}`));
+}
+
+/** An error that throws when it is looked at, or cannot be sent for another reason, still has its text. */
+function textOnly(thrown: unknown): PackedError {
+  const read = (key: string): string | undefined => {
+    try {
+      const text = Reflect.get(thrown as object, key);
+      return typeof text === 'string' ? text : undefined;
+    } catch {
+      return undefined;
+    }
+  };
+  const message = read('message');
+  if (message === undefined) throw new TypeError('This is no error');
+  const name = read('name') ?? 'Error';
+  const stack = read('stack') ?? `${name}: ${message}`;
+  return { error: true, base: 'Error', className: 'Error', name, message, stack, properties: {} };
 }
 
 export function unpackThrown(packed: Parcel): unknown {
   return revive(unwrap(packed) as Portable, new Map());
 }
 
+/** A chain of causes may be longer than a stack is deep. */
+const DEEPEST = 100;
+
 /** Errors that hold each other, as causes do, are each packed once. */
-function portable(value: unknown, packed: Map<Error, PackedError>): Portable {
-  if (isErrorLike(value)) return packed.get(value) ?? packError(value, packed);
+function portable(value: unknown, packed: Map<Error, PackedError>, depth = 0): Portable {
+  if (depth > DEEPEST) throw new RangeError('An error is the cause of too many others');
+  if (isErrorLike(value)) return packed.get(value) ?? packError(value, packed, depth);
   // As AggregateError has them.
-  if (Array.isArray(value) && value.some(isErrorLike)) return { list: value.map((item) => portable(item, packed)) };
+  if (Array.isArray(value) && value.some(isErrorLike))
+    return { list: value.map((item) => portable(item, packed, depth + 1)) };
   pack(value);
   return { value };
 }
 
-function packError(error: Error, packed: Map<Error, PackedError>): PackedError {
+function packError(error: Error, packed: Map<Error, PackedError>, depth: number): PackedError {
   const { message, stack = '' } = error;
   const { base, className } = classOf(error);
   // A class that extends Error and sets no name is still known by its own.
@@ -148,7 +176,7 @@ function packError(error: Error, packed: Map<Error, PackedError>): PackedError {
     if (key === 'message' || key === 'stack' || key === 'name') continue;
     try {
       const value = (error as unknown as Record<string, unknown>)[key];
-      if (value !== undefined) properties[key] = portable(value, packed);
+      if (value !== undefined) properties[key] = portable(value, packed, depth + 1);
     } catch {
       // A function, a socket, a getter that throws: of no use in another process.
     }

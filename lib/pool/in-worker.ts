@@ -3,37 +3,36 @@ import { tracingChannel } from 'node:diagnostics_channel';
 import { IncomingMessage, ServerResponse } from 'node:http';
 import { notSerializable } from '../errors';
 import type { Settings, Start } from '../offload';
+import { Recent } from '../recent';
 import { contexts } from '../request/context';
 import { type Parcel, type TaskDefinition, wrap } from '../wire';
 import { harmless } from '../worker/in-place';
 import type { Call, CallLimits, Task } from './call';
 import { type Caller, lineOf } from './caller';
 import { FadingPeak } from './peak';
-import { defaultPool, type TaskPool } from './pools';
+import { sharedPool, type TaskPool } from './pools';
 import { sourceOf } from './source';
 
 /** The same text from the same place is the same task, however often it is offloaded. */
-const taskIds = new Map<string, number>();
+const taskIds = new Recent<number>();
+let lastId = 0;
 
 function idOf(definition: TaskDefinition): number {
-  const key = JSON.stringify(definition);
-  const id = taskIds.get(key) ?? taskIds.size + 1;
-  taskIds.set(key, id);
-  return id;
+  return taskIds.get(JSON.stringify(definition), () => ++lastId);
 }
 
 export function functionInWorker(fn: (...args: never[]) => unknown, caller: Caller, settings: Settings): Start {
   const { file } = caller;
   const source = sourceOf(fn, caller);
   const name = fn.name || 'anonymous';
-  const { pool = defaultPool() } = settings;
+  const { pool = sharedPool() } = settings;
   pool.accept({ kind: 'function', name });
   return inWorker({ kind: 'function', name, file, line: lineOf(source.source, file), ...source }, pool, settings);
 }
 
 /** @returns what makes the calls of an export */
 export function moduleInWorker(url: string, settings: Settings): (name: string) => Start {
-  const { pool = defaultPool() } = settings;
+  const { pool = sharedPool() } = settings;
   pool.accept({ kind: 'module', url });
   return (name) => inWorker({ kind: 'module', name, url }, pool, settings);
 }

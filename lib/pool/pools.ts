@@ -82,8 +82,16 @@ function makePool(options?: PoolOptions): TaskPool {
 
 let shared: TaskPool | undefined;
 
-/** The pool of all functions that were offloaded without one of their own. */
-export function defaultPool(): TaskPool {
+/**
+ * The pool of all functions that were offloaded without one of their own, to be asked for its `stats()` and `ready()`.
+ * It is made by the first of these functions, or here. Its workers start with the first calls.
+ */
+export function defaultPool(): WorkerPool {
+  return sharedPool();
+}
+
+/** @internal */
+export function sharedPool(): TaskPool {
   shared ??= makePool();
   return shared;
 }

@@ -4,7 +4,7 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import path from 'node:path';
 import workerpool from 'workerpool';
 import { type Death, notSerializable, workerDied } from '../errors';
-import { type Outcome, packThrown, unpackThrown, unwrap, type WorkerEvent } from '../wire';
+import { MOST_TASKS, type Outcome, packThrown, unpackThrown, unwrap, type WorkerEvent } from '../wire';
 import type { Call } from './call';
 import { environmentOf } from './inherited';
 import { createLedger, type Ledger } from './ledger';
@@ -96,6 +96,7 @@ export class WorkerProcess {
     call.pid = this.#child.pid;
     call.onGivenUp = () => this.#reclaim(call);
     const definition = this.#known.has(task.id) ? undefined : task.definition;
+    if (definition !== undefined && this.#known.size === MOST_TASKS) this.#known.clear();
     this.#known.add(task.id);
     this.#pool
       .exec('run', [call.id, task.id, definition, args, this.#interrupts], {

@@ -1,6 +1,7 @@
 import workerpool from 'workerpool';
 import { notSerializable } from '../errors';
 import {
+  MOST_TASKS,
   type Outcome,
   type Parcel,
   packThrown,
@@ -64,6 +65,7 @@ const methods: WorkerMethods = {
 };
 
 function find(id: number, definition: TaskDefinition | undefined): Loaded {
+  if (definition !== undefined && tasks.size === MOST_TASKS) tasks.clear();
   // The parent sends it with the first call.
   const loaded = tasks.get(id) ?? { definition: definition as TaskDefinition, fn: undefined };
   tasks.set(id, loaded);
