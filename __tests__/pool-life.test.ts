@@ -3,8 +3,8 @@ import { EventEmitter } from 'node:events';
 import fc from 'fast-check';
 import { clientClosed } from '../lib/errors';
 import type { Call, Ending, Task } from '../lib/pool/call';
-import { FadingPeak } from '../lib/pool/peak';
 import { Pool } from '../lib/pool/pool';
+import { RunTimes } from '../lib/pool/run-times';
 import { type Outcome, packThrown, type WorkerEvent } from '../lib/wire';
 import { openLedger } from '../lib/worker/ledger';
 
@@ -226,7 +226,7 @@ describe('a pool and its calls', () => {
             id,
             definition: { kind: 'module', name: 'task', url: 'file:///task.js' },
             reclaim,
-            peak: new FadingPeak(),
+            times: new RunTimes(),
           };
         });
         const shared = new AbortController();
@@ -293,8 +293,8 @@ describe('a pool and its calls', () => {
         await jest.advanceTimersByTimeAsync(5000);
         expect(closed).toBe(true);
 
-        const { busy, queued, workers: alive, wait, run, ...ended } = pool.stats();
-        expect([busy, queued, alive, live().length]).toEqual([0, 0, 0, 0]);
+        const { busy, queued, workers: alive, wait, run, functions, ...ended } = pool.stats();
+        expect([busy, queued, alive, live().length, functions]).toEqual([0, 0, 0, 0, []]);
         const counted = { completed: 0, failed: 0, timedOut: 0, cancelled: 0, refused: 0, died: 0 };
         for (const { call, settled } of calls) {
           const ending = call.ending as Ending;

@@ -5,6 +5,7 @@
 import type { RequestHandler } from 'express';
 import express, { type Request } from 'express';
 import {
+  type AdmissionStats,
   type CallOptions,
   closePools,
   createPool,
@@ -72,6 +73,33 @@ export function anOffloadedFunctionHasTheParametersAndTheResultOfTheOriginal() {
 
   expectType<Promise<void>>()(offload(() => {})());
   expectType<Promise<undefined>>()(offload(async () => undefined)());
+}
+
+export function aSizeIsTakenOfTheArguments() {
+  const run = offload((text: string, times: number) => text.repeat(times), {
+    size: (text, times) => {
+      expectType<string>()(text);
+      expectType<number>()(times);
+      return text.length * times;
+    },
+    admission: 'observe',
+  });
+  expectType<Offloaded<[text: string, times: number], string>>()(run);
+  expectType<number | undefined>()(run.manages('5s'));
+  const byFirst = offload((text: string, times: number) => text.repeat(times), { size: (text) => text.length });
+  expectType<Offloaded<[text: string, times: number], string>>()(byFirst);
+  const byOwnName = offload((text: string, times: number) => text.repeat(times), { size: (a: string) => a.length });
+  expectType<Promise<string>>()(byOwnName('a', 2));
+  // @ts-expect-error: there are two parameters
+  byOwnName('a');
+  // @ts-expect-error: a size is a number
+  offload((text: string) => text, { size: (text) => text });
+  // @ts-expect-error: its parameters are those of the function
+  offload((text: string) => text, { size: (count: number) => count });
+  // @ts-expect-error
+  offload((text: string) => text, { admission: 'on' });
+  const [figures] = createPool().stats().functions;
+  expectType<AdmissionStats | undefined>()(figures);
 }
 
 export function aTaskMayUseThis() {

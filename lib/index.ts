@@ -10,6 +10,7 @@ export {
   type TaskContext,
 } from './offload';
 export type { Size, Time } from './options';
+export type { AdmissionStats } from './pool/admission';
 export type { PoolOptions } from './pool/options';
 export { type CloseOptions, closePools, createPool, defaultPool, type WorkerPool } from './pool/pools';
 export type { Percentiles, PoolStats } from './pool/stats';

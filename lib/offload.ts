@@ -13,7 +13,7 @@ import type { InPlace } from './worker/in-place';
 
 export type { TaskContext };
 
-export interface OffloadOptions {
+export interface OffloadOptions<Args extends unknown[] = any[]> {
   /**
    * The longest a call may take from the moment it is made, waiting for a worker included. Default 30 s. The deadline
    * of the request it is made in ends it sooner.
@@ -27,6 +27,17 @@ export interface OffloadOptions {
    * ends the process and starts another. An interrupt that does not work within 100 ms becomes a kill.
    */
   readonly reclaim?: 'interrupt' | 'kill' | undefined;
+  /**
+   * How big an input is: characters, rows, any number of 0 or more that the run time grows with. Run times are learnt
+   * by it, and a call that would not be done within its limit is refused before it waits, with
+   * `ERR_UNBLOCK_TOO_SLOW` (413) or `ERR_UNBLOCK_OVERLOADED` (503). It is called in this process, for every call.
+   */
+  readonly size?: ((...args: Args) => number) | undefined;
+  /**
+   * What `size` is for: `'enforce'` (default) refuses, `'observe'` refuses nothing and counts in `pool.stats()` what it
+   * would have refused, `'off'` does as if there were no `size`.
+   */
+  readonly admission?: 'enforce' | 'observe' | 'off' | undefined;
 }
 
 export interface CallOptions {
@@ -45,8 +56,8 @@ export interface CallOptions {
 export interface Offloaded<Args extends unknown[], Result> {
   /**
    * Rejects with what the task threw, or with `ERR_UNBLOCK_TIMEOUT` (504), `ERR_UNBLOCK_CLIENT_CLOSED` (499),
-   * `ERR_UNBLOCK_QUEUE_FULL` (503), `ERR_UNBLOCK_WORKER_DIED` (500), `ERR_UNBLOCK_POOL_CLOSED` (503) or
-   * `ERR_UNBLOCK_NOT_SERIALIZABLE` (500).
+   * `ERR_UNBLOCK_QUEUE_FULL` (503), `ERR_UNBLOCK_WORKER_DIED` (500), `ERR_UNBLOCK_POOL_CLOSED` (503),
+   * `ERR_UNBLOCK_NOT_SERIALIZABLE` (500) or, with `size`, `ERR_UNBLOCK_TOO_SLOW` (413) and `ERR_UNBLOCK_OVERLOADED` (503).
    */
   (...args: Args): Promise<Result>;
   /** One call with a signal, a time or a progress listener of its own. */
@@ -58,6 +69,10 @@ export interface Offloaded<Args extends unknown[], Result> {
   handler<Params = Request['params']>(
     pick: (req: Request<Params>) => Readonly<Args> | Promise<Readonly<Args>>,
   ): RequestHandler<Params>;
+  /**
+   * The largest size that 99 of 100 runs have done within `time`; `undefined` while it is not known, and without `size`.
+   */
+  manages(time: Time): number | undefined;
 }
 
 /** What `offload.module` gives: an offloaded function for each function that the module exports. */
@@ -81,7 +96,7 @@ export interface Offload {
    */
   <Args extends unknown[], Result>(
     fn: (this: TaskContext, ...args: Args) => Result,
-    options?: OffloadOptions,
+    options?: OffloadOptions<Args>,
   ): Offloaded<Args, Awaited<Result>>;
   /**
    * Offloads every function that a module exports: the form for real code, which has imports, warm caches and tests of
@@ -98,7 +113,7 @@ export interface Offload {
 }
 
 const DEFAULT_TIMEOUT = 30_000;
-const OPTIONS = ['timeout', 'pool', 'reclaim'];
+const OPTIONS = ['timeout', 'pool', 'reclaim', 'size', 'admission'];
 
 /** What others ask any object for, and call: `await`, `JSON.stringify`, test frameworks. */
 const NO_EXPORTS = new Set(['then', 'toJSON', 'asymmetricMatch']);
@@ -145,22 +160,29 @@ export interface Settings {
   readonly timeout: number;
   readonly pool: TaskPool | undefined;
   readonly reclaim: 'interrupt' | 'kill';
+  readonly size: OffloadOptions['size'];
+  readonly admission: 'enforce' | 'observe' | 'off';
 }
 
 /** @internal */
 export type ParsedCall = Omit<CallOptions, 'timeout'> & { readonly timeout?: number | undefined };
 /** @internal Makes a call: here in a worker, in a worker everywhere else. */
-export type Start = (args: unknown[], options: ParsedCall) => Promise<unknown>;
+export interface Start {
+  (args: unknown[], options: ParsedCall): Promise<unknown>;
+  manages?(limit: number): number | undefined;
+}
 
 function parseOptions(who: string, options: OffloadOptions, defaultReclaim: Settings['reclaim']): Settings {
   if (isPool(options)) throw badOption(`${who}: options must be an object such as { pool }, got the pool itself`);
   checkOptions(who, options, OPTIONS);
-  const { pool, timeout = DEFAULT_TIMEOUT, reclaim = defaultReclaim } = options;
+  const { pool, timeout = DEFAULT_TIMEOUT, reclaim = defaultReclaim, size, admission = 'enforce' } = options;
   if (pool !== undefined && !isPool(pool)) throw invalid(who, 'pool', 'made by createPool()', pool);
   return {
     timeout: parseTime(who, 'timeout', timeout),
     pool,
     reclaim: parseChoice(who, 'reclaim', reclaim, ['interrupt', 'kill']),
+    size: size === undefined ? undefined : parseFunction(who, 'size', size),
+    admission: parseChoice(who, 'admission', admission, ['enforce', 'observe', 'off']),
   };
 }
 
@@ -213,6 +235,9 @@ function offloaded(name: string, start: Start): Offloaded<unknown[], unknown> {
       if (isRequest(pick)) throw badOption(`handler: ${HANDLER_IS_MADE}`);
       parseFunction('handler', 'pick', pick);
       return handlerOf(async (req) => start(parsePicked(await pick(req)), {}));
+    },
+    manages(time: Time) {
+      return start.manages?.(parseTime('manages', 'time', time));
     },
   });
 }

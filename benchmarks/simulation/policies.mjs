@@ -3,7 +3,7 @@ import { workOf } from './simulate.mjs';
 
 // These are no public names: the built files themselves.
 const load = createRequire(import.meta.url);
-const { Admission, backlog } = load('../../dist/pool/admission.js');
+const { Admission, backlog, isFeasible } = load('../../dist/pool/admission.js');
 const { RunTimes } = load('../../dist/pool/run-times.js');
 const { DeadlineQueue } = load('../../dist/pool/queue.js');
 
@@ -22,8 +22,8 @@ class WithoutSize {
 
   add(call) {
     const { pool } = this;
-    const isFeasible = () => this.isFeasible(call, pool.now);
-    Object.defineProperty(call, 'isFeasible', { get: isFeasible });
+    const { times, admission } = this.of(call);
+    Object.defineProperty(call, 'isFeasible', { get: () => isFeasible(call, times, admission, pool.now) });
     this.#queue.add(call);
   }
 
@@ -36,12 +36,7 @@ class WithoutSize {
   }
 
   learn(call, ms, isDone) {
-    this.of(call).add(0, ms, isDone, this.pool.now);
-  }
-
-  isFeasible(call, now) {
-    const half = (call.endsAt - call.madeAt) / 2;
-    return call.endsAt - now >= Math.min(this.of(call).headroom(undefined, now), half);
+    this.of(call).times.add(0, ms, isDone, this.pool.now);
   }
 
   /** What is kept of its task. */
@@ -51,7 +46,7 @@ class WithoutSize {
   }
 
   make() {
-    return new RunTimes();
+    return { times: new RunTimes() };
   }
 }
 
@@ -59,30 +54,29 @@ class WithoutSize {
 class WithSize extends WithoutSize {
   refuse(call) {
     const { now } = this.pool;
-    const admission = this.of(call);
-    call.expectedMs = admission.times.predict(call.size, now).median;
+    const { times, admission } = this.of(call);
+    call.expectedMs = times.predict(call.size, now).median;
     return admission.refusal(call, this.#startsIn(call), now) && call.verdict;
   }
 
   take(refused) {
     const { now } = this.pool;
     for (let call = super.take(); call !== undefined; call = super.take()) {
-      if (this.of(call).refusalAtTurn(call, this.#startsIn(call), now) === undefined) return call;
+      if (this.of(call).admission.refusalAtTurn(call, this.#startsIn(call), now) === undefined) return call;
       refused(call);
     }
     return undefined;
   }
 
   learn(call, ms, isDone) {
-    this.of(call).add(call, ms, isDone, this.pool.now);
-  }
-
-  isFeasible(call, now) {
-    return this.of(call).isFeasible(call, now);
+    const { times, admission } = this.of(call);
+    times.add(call.size, ms, isDone, this.pool.now);
+    admission.count(call, isDone);
   }
 
   make() {
-    return new Admission('enforce');
+    const admission = new Admission('task', 'enforce', 1000);
+    return { times: admission.times, admission };
   }
 
   #startsIn({ deadlineAt }) {

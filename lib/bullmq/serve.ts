@@ -6,9 +6,9 @@ import { parseModule } from '../offload';
 import { checkOptions, invalid, parseChoice } from '../options';
 import type { Call, Task } from '../pool/call';
 import { type PoolOptions, parsePoolOptions } from '../pool/options';
-import { FadingPeak } from '../pool/peak';
 import type { Pool } from '../pool/pool';
 import { type CloseOptions, parseGrace, type TaskPool } from '../pool/pools';
+import { RunTimes } from '../pool/run-times';
 import type { PoolStats } from '../pool/stats';
 import { packThrown, unpackThrown } from '../wire';
 import {
@@ -267,7 +267,7 @@ class QueueService implements Service {
     const key = `${name} ${url}`;
     const definition = { kind: 'module' as const, name, url };
     const { reclaim } = this.#settings;
-    const task = this.#tasks.get(key) ?? { id: this.#tasks.size + 1, definition, reclaim, peak: new FadingPeak() };
+    const task = this.#tasks.get(key) ?? { id: this.#tasks.size + 1, definition, reclaim, times: new RunTimes() };
     this.#tasks.set(key, task);
     return task;
   }

@@ -1,20 +1,19 @@
 import { callTimedOut } from '../errors';
 import type { Parcel, TaskDefinition } from '../wire';
 import { onAbort } from './abort';
-import type { FadingPeak } from './peak';
+import { type Admission, type AdmittedCall, isFeasible } from './admission';
 import type { Waiting } from './queue';
+import type { RunTimes } from './run-times';
 
 /** Something to run in a worker, and how to take the worker back from a call of it that is given up. */
 export interface Task {
   readonly id: number;
   readonly definition: TaskDefinition;
   readonly reclaim: 'interrupt' | 'kill';
-  /** The longest it has run of late, in milliseconds. */
-  readonly peak: FadingPeak;
+  readonly times: RunTimes;
+  /** With `size`: which of its calls are worth beginning. */
+  readonly admission?: Admission | undefined;
 }
-
-/** How many times its task's peak a call should have left: those that were given up would have taken longer. */
-const HEADROOM = 2;
 
 /** How a call ended, as the pool counts it. */
 export type Ending = 'completed' | 'failed' | 'timedOut' | 'cancelled' | 'refused' | 'died';
@@ -26,17 +25,22 @@ export interface CallLimits {
   readonly request: { readonly at: number; onMove?(listener: () => void): () => void } | undefined;
   readonly signals: readonly AbortSignal[];
   readonly onProgress: ((value: unknown) => void) | undefined;
+  /** What the function's `size` says of the arguments. */
+  readonly size?: number | undefined;
 }
 
 let lastId = 0;
 
 /** One call from its making to its end. Result, error, abort or death: the first settles it, all later are ignored. */
-export class Call implements Waiting {
+export class Call implements Waiting, AdmittedCall {
   readonly id = ++lastId;
   readonly task: Task;
   /** Its place in the queue; of a deadline that is moved later, the queue hears nothing. */
   readonly deadlineAt: number;
   readonly madeAt = performance.now();
+  readonly size: number;
+  readonly expectedMs: number;
+  verdict: AdmittedCall['verdict'];
   readonly result: Promise<unknown>;
   readonly onProgress: ((value: unknown) => void) | undefined;
   /** Let go of with the end, so that a call given up holds no arguments. */
@@ -67,6 +71,8 @@ export class Call implements Waiting {
     this.#onSettled = onSettled;
     this.#limits = limits;
     this.deadlineAt = this.endsAt;
+    this.size = limits.size ?? 0;
+    this.expectedMs = task.times.predict(this.size, this.madeAt).median;
     this.result = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -77,17 +83,11 @@ export class Call implements Waiting {
 
   /** Its time is over, though the timer that ends it may not have had its turn yet. */
   get isDue(): boolean {
-    return this.#left <= 0;
+    return this.endsAt <= performance.now();
   }
 
   get isFeasible(): boolean {
-    // One that has not waited for half of its time is, whatever its task did before.
-    const half = (this.deadlineAt - this.madeAt) / 2;
-    return this.#left >= Math.min(HEADROOM * this.task.peak.value, half);
-  }
-
-  get #left(): number {
-    return this.endsAt - performance.now();
+    return isFeasible(this, this.task.times, this.task.admission, performance.now());
   }
 
   /** When it is given up; a request's deadline may be moved. */
@@ -121,7 +121,11 @@ export class Call implements Waiting {
     this.ending = ending;
     this.endedAt = performance.now();
     const { task, startedAt, endedAt } = this;
-    if (startedAt !== undefined) task.peak.add(endedAt - startedAt);
+    if (startedAt !== undefined) {
+      const isDone = ending === 'completed';
+      task.times.add(this.size, endedAt - startedAt, isDone, endedAt);
+      task.admission?.count(this, isDone);
+    }
     this.args = undefined;
     clearTimeout(this.#timer);
     for (const unlisten of this.#unlisten) unlisten();

@@ -3,14 +3,16 @@ import { tracingChannel } from 'node:diagnostics_channel';
 import { IncomingMessage, ServerResponse } from 'node:http';
 import { notSerializable } from '../errors';
 import type { Settings, Start } from '../offload';
+import { invalid } from '../options';
 import { Recent } from '../recent';
 import { contexts } from '../request/context';
 import { type Parcel, type TaskDefinition, wrap } from '../wire';
 import { harmless } from '../worker/in-place';
+import { Admission } from './admission';
 import type { Call, CallLimits, Task } from './call';
 import { type Caller, lineOf } from './caller';
-import { FadingPeak } from './peak';
 import { sharedPool, type TaskPool } from './pools';
+import { RunTimes } from './run-times';
 import { sourceOf } from './source';
 
 /** The same text from the same place is the same task, however often it is offloaded. */
@@ -39,23 +41,37 @@ export function moduleInWorker(url: string, settings: Settings): (name: string) 
 
 function inWorker(definition: TaskDefinition, pool: TaskPool, settings: Settings): Start {
   const { name } = definition;
-  const task: Task = { id: idOf(definition), definition, reclaim: settings.reclaim, peak: new FadingPeak() };
+  const { reclaim, size: sizeOf, admission: mode } = settings;
+  const admission = sizeOf && mode !== 'off' ? new Admission(name, mode, settings.timeout) : undefined;
+  const times = admission?.times ?? new RunTimes();
+  const task: Task = { id: idOf(definition), definition, reclaim, times, admission };
 
-  return async function start(args, { signal, timeout, onProgress }) {
+  async function start(...[args, { signal, timeout, onProgress }]: Parameters<Start>) {
     const context = contexts.getStore();
     // Error handlers have no deadline: their answer is what comes of one that has passed.
     const deadline = context?.deadline.context === context ? context?.deadline : undefined;
     const signals = [signal, deadline?.signal].filter((one) => one !== undefined);
     for (const one of signals) one.throwIfAborted();
+    const size = admission && measure(name, sizeOf, args);
     const packed = packArguments(name, args);
     const limits = {
       timeout: timeout ?? settings.timeout,
       request: deadline,
       signals,
       onProgress: onProgress === undefined ? undefined : AsyncResource.bind(harmless(onProgress)),
+      size,
     };
     return submitTraced(pool, task, packed, limits);
-  };
+  }
+  const manages = (limit: number) => admission?.times.manages(limit, performance.now());
+  return Object.assign(start, { manages });
+}
+
+function measure(name: string, sizeOf: Settings['size'], args: unknown[]): number {
+  const size: unknown = sizeOf?.(...args);
+  if (typeof size === 'number' && size >= 0 && size < Number.POSITIVE_INFINITY) return size;
+  Promise.resolve(size).catch(() => {}); // One that rejects would end the process.
+  throw invalid(name, 'what size returns', 'a number of 0 or more', size);
 }
 
 const NOT_A_HANDLER =
@@ -106,6 +122,15 @@ function submitTraced(pool: TaskPool, task: Task, args: Parcel, limits: CallLimi
     },
     get pid() {
       return call?.pid;
+    },
+    size: limits.size,
+    /** The median run time of its size; `undefined` without `size`, and before the first run. */
+    get predictedMs() {
+      return (limits.size !== undefined && call?.expectedMs) || undefined;
+    },
+    /** Why it was refused, or would have been; `check` where it was refused for its size and run all the same. */
+    get reason() {
+      return call?.verdict;
     },
   };
   return tracing.tracePromise(

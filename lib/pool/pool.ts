@@ -1,6 +1,7 @@
 import { type Death, poolClosed, queueFull, workerNotStarted } from '../errors';
 import type { Parcel } from '../wire';
 import { currentTask } from '../worker/current-task';
+import { backlog } from './admission';
 import { Call, type CallLimits, type Ending, type Task } from './call';
 import { checkReadable } from './inherited';
 import { type PoolOptions, type PoolSettings, parsePoolOptions } from './options';
@@ -45,11 +46,17 @@ export class Pool implements TaskPool {
   submit(task: Task, args: Parcel, limits: CallLimits, observe?: (call: Call) => void): Promise<unknown> {
     const call = new Call(task, args, limits, (settled) => this.#onSettled(settled));
     observe?.(call);
+    const refusal = this.#refusal(call);
     this.#unsettled.add(call);
-    if (this.#closing !== undefined) call.fail('refused', poolClosed());
-    else if (!this.#hasRoom()) call.fail('refused', queueFull(this.#secondsToWait()));
-    else this.#enqueue(call);
+    if (refusal === undefined) this.#enqueue(call);
+    else call.fail('refused', refusal);
     return call.result;
+  }
+
+  #refusal(call: Call): Error | undefined {
+    if (this.#closing !== undefined) return poolClosed();
+    const refusal = call.task.admission?.refusal(call, this.#startsIn(call), performance.now());
+    return refusal ?? (this.#hasRoom() ? undefined : queueFull(this.#secondsToWait()));
   }
 
   async ready(): Promise<void> {
@@ -124,8 +131,17 @@ export class Pool implements TaskPool {
    * another.
    */
   #hasRoom(): boolean {
-    const taken = [...this.#all].filter(({ isTaken }) => isTaken).length;
-    return this.#queue.size < this.#settings.maxQueue + this.#settings.workers - taken;
+    return this.#queue.size < this.#settings.maxQueue + this.#free;
+  }
+
+  get #free(): number {
+    return this.#settings.workers - [...this.#all].filter(({ isTaken }) => isTaken).length;
+  }
+
+  /** In how many milliseconds a worker has time for a call with this deadline. */
+  #startsIn({ deadlineAt }: Call): number {
+    if (this.#queue.size < this.#free) return 0;
+    return backlog(this.#unsettled, deadlineAt, this.#settings.workers, performance.now());
   }
 
   /** How long the backlog will take, from how long calls took so far; for the `Retry-After` header, so at least 1. */
@@ -150,12 +166,18 @@ export class Pool implements TaskPool {
       const call = this.#queue.take() as Call;
       // It is about to be given up, unless the handler moves its deadline.
       if (call.isDue) setImmediate(() => call.ending ?? this.#enqueue(call));
-      else this.#idle.pop()?.run(call);
+      else this.#begin(call);
     }
     if (this.#queue.size === 0) return;
     const missing = Math.min(this.#queue.size - this.#count('starting'), this.#settings.workers - this.#all.size);
     for (let n = 0; n < missing && this.#canStart; n++) this.#start();
     if (this.#all.size === 0) this.#failWaiting();
+  }
+
+  #begin(call: Call): void {
+    const refusal = call.task.admission?.refusalAtTurn(call, this.#startsIn(call), performance.now());
+    if (refusal === undefined) this.#idle.pop()?.run(call);
+    else call.fail('refused', refusal);
   }
 
   #count(state: WorkerProcess['state']): number {

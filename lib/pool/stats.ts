@@ -1,4 +1,5 @@
 import { createHistogram, type RecordableHistogram } from 'node:perf_hooks';
+import type { Admission, AdmissionStats } from './admission';
 import type { Call, Ending } from './call';
 
 /** Milliseconds over all calls since the pool's start; `NaN` before the first. */
@@ -32,6 +33,8 @@ export interface PoolStats {
   readonly wait: Percentiles;
   /** From its start to its end. */
   readonly run: Percentiles;
+  /** Of each function with a `size` that was called: what was learnt, and what was refused by it. */
+  readonly functions: readonly AdmissionStats[];
 }
 
 /** Counts calls by how they ended, and how long they waited and ran. */
@@ -46,9 +49,11 @@ export class CallStats {
   };
   readonly #wait = createHistogram();
   readonly #run = createHistogram();
+  readonly #admissions = new Map<number, Admission>();
 
-  add(ending: Ending, { madeAt, startedAt, endedAt }: Call): void {
+  add(ending: Ending, { task, madeAt, startedAt, endedAt }: Call): void {
     this.#counts[ending]++;
+    if (task.admission !== undefined) this.#admissions.set(task.id, task.admission);
     if (startedAt === undefined || endedAt === undefined) return;
     record(this.#wait, startedAt - madeAt);
     record(this.#run, endedAt - startedAt);
@@ -60,7 +65,8 @@ export class CallStats {
   }
 
   report() {
-    return { ...this.#counts, wait: percentiles(this.#wait), run: percentiles(this.#run) };
+    const functions = [...this.#admissions.values()].map((admission) => admission.stats());
+    return { ...this.#counts, wait: percentiles(this.#wait), run: percentiles(this.#run), functions };
   }
 }
 
