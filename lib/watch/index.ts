@@ -1,0 +1,111 @@
+import { isMainThread } from 'node:worker_threads';
+import { checkOptions, parseFunction, parseTime, type Time } from '../options';
+import { isWorker } from '../worker';
+import { PLACE, type Questions } from './cells';
+import type { MainThread } from './main-thread';
+import { lastLine, Reporter } from './report';
+
+export type { Time } from '../options';
+export type { Blocked } from './report';
+
+export interface WatchOptions {
+  /** How long JavaScript may hold the event loop before it is told of. At least 10 ms. @default '100ms' */
+  readonly threshold?: Time | undefined;
+  /**
+   * Ends a process whose event loop has been blocked for so long, with exit code 70 and a last line on stderr that says
+   * where it hangs, so that its supervisor starts another. @default never
+   */
+  readonly exitAfter?: Time | undefined;
+  /** Gets each line, without a line break at its end. @default writes it to stderr */
+  readonly log?: ((line: string) => void) | undefined;
+}
+
+export interface Watch {
+  /** Ends the watch, whichever call of `watch()` began it. */
+  stop(): void;
+}
+
+/** The process's one watch. Another copy of this package finds it, too. */
+interface Running extends Watch {
+  set(settings: Settings): void;
+}
+
+interface Settings {
+  readonly threshold: number;
+  readonly exitAfter: number;
+  readonly log: (line: string) => void;
+}
+
+const place = globalThis as unknown as { [key: symbol]: Running | undefined };
+const KEY = Symbol.for(PLACE);
+
+/**
+ * Tells of whatever blocks the event loop: the route, the time, the function and its line, and the way out. A process
+ * has one watch; a second call replaces the options of the first. It does nothing in worker threads and in the worker
+ * processes of this package.
+ *
+ * @throws TypeError `ERR_UNBLOCK_BAD_OPTION`
+ */
+export function watch(options: WatchOptions = {}): Watch {
+  const settings = parse(options);
+  if (!isMainThread || isWorker) return { stop() {} };
+  const running = place[KEY] ?? start(settings.log);
+  running.set(settings);
+  return { stop: () => running.stop() };
+}
+
+function parse(options: WatchOptions): Settings {
+  checkOptions('watch', options, ['threshold', 'exitAfter', 'log']);
+  const { threshold = 100, exitAfter, log = toStderr } = options;
+  return {
+    threshold: parseTime('watch', 'threshold', threshold, 10),
+    exitAfter: exitAfter === undefined ? 0 : parseTime('watch', 'exitAfter', exitAfter),
+    log: parseFunction('watch', 'log', log),
+  };
+}
+
+function toStderr(line: string): void {
+  process.stderr.write(`${line}\n`);
+}
+
+function start(log: (line: string) => void): Running {
+  let thread: MainThread | undefined;
+  let reporter = new Reporter(log, 0);
+
+  const giveUp = (error: Error) => {
+    running.stop();
+    // Nobody tries again: a second call of `watch()` would fail and say so as well.
+    place[KEY] = running;
+    log(`express-unblock: watch() is off: ${reasonOf(error)}`);
+  };
+  const running: Running & Partial<Questions> = {
+    set(settings) {
+      ({ log } = settings);
+      reporter.stop();
+      reporter = new Reporter(log, settings.threshold);
+      thread?.set(settings.threshold, settings.exitAfter);
+    },
+    stop() {
+      thread?.stop();
+      reporter.stop();
+      delete place[KEY];
+    },
+  };
+  try {
+    // Not loaded by whoever is not watched; and it cannot be loaded where Node has no inspector.
+    const { MainThread } = require('./main-thread') as typeof import('./main-thread');
+    thread = new MainThread({ onBlock: (block) => reporter.onBlock(block), lastLine, onError: giveUp });
+    Object.assign(running, thread.questions);
+    Object.defineProperty(globalThis, KEY, { value: running, configurable: true, writable: true });
+  } catch (error) {
+    giveUp(error as Error);
+  }
+  return running;
+}
+
+function reasonOf(error: Error & { code?: string }): string {
+  if (error.code !== 'ERR_ACCESS_DENIED') return error.message;
+  return process.allowedNodeEnvironmentFlags.has('--allow-inspector')
+    ? "it needs --allow-worker and --allow-inspector under Node's permission model"
+    : 'this version of Node allows no inspector under its permission model';
+}

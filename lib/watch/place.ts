@@ -1,0 +1,165 @@
+import { findSourceMap, type SourceMapping } from 'node:module';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Sample } from './main-thread';
+
+/** The function that blocks, as its author knows it, and the way out. */
+export interface Place {
+  /** `compare (similar.js:40)` */
+  readonly at: string;
+  readonly advice: string;
+  /** The same for all lines of one function. */
+  readonly key: string;
+  /** It waits in a `*Sync` call: that takes time, but no CPU time. */
+  readonly waits: boolean;
+  /** It is a function of the app, or of a library; else there is nothing that its author could do. */
+  readonly known: boolean;
+  /** As Node prints it. */
+  readonly stack: string;
+}
+
+interface Frame {
+  readonly name: string;
+  readonly file: string;
+  readonly line: number | null;
+  readonly column: number | null;
+  readonly from: 'app' | 'library' | 'node' | 'engine';
+  /** It does not run; it awaits what runs. */
+  readonly awaits: boolean;
+}
+
+const OURS = path.join(__dirname, '..') + path.sep;
+const MODULES = /[\\/]node_modules[\\/]/;
+const BODY_PARSERS = /[\\/]node_modules[\\/](body-parser|raw-body|co-body|multer|busboy|formidable)[\\/]/;
+const EXPRESS_RESPONSE = /[\\/]express[^\\/]*[\\/]lib[\\/]response\.js$/;
+
+/** Of an app that is itself installed, all files are below a `node_modules`. */
+const INSTALLED_APP = /^.*[\\/]node_modules[\\/](@[^\\/]+[\\/])?[^\\/]+[\\/]/.exec(process.argv[1] ?? '')?.[0] ?? OURS;
+
+export function placeOf({ sites, late }: Sample): Place {
+  // The first is the inspector's question.
+  const all = sites.slice(1);
+  const frames = (late && isAtEntry(all[0]) ? all.slice(1) : all).map(frameOf);
+  const app = frames.findIndex(({ from }) => from === 'app');
+  const above = app === -1 ? frames : frames.slice(0, app);
+  const named = frames[app] ?? above.find(({ from }) => from === 'library') ?? above[0];
+  const stack = frames.map((frame) => `    at ${frame.awaits ? 'async ' : ''}${show(frame, true)}`).join('\n');
+  if (named === undefined) return { at: 'native code', advice: COMPUTING, key: '', waits: false, known: false, stack };
+  const { within, advice, waits = false } = causeOf(frames, above, named, late);
+  const at = within === undefined ? show(named) : `${show(named)}, ${within}`;
+  return {
+    at,
+    advice,
+    key: `${named.name} ${named.file}`,
+    waits,
+    known: named.from === 'app' || named.from === 'library',
+    stack,
+  };
+}
+
+/**
+ * An interrupt is served where the next function is entered after native code has returned: that function has not run
+ * yet. V8 gives the place of its parameters then, behind `function` and its name, if it has these.
+ */
+function isAtEntry(site: NodeJS.CallSite | undefined): boolean {
+  if (site === undefined || site.getLineNumber() !== site.getEnclosingLineNumber()) return false;
+  const distance = Number(site.getColumnNumber()) - Number(site.getEnclosingColumnNumber());
+  const name = site.getFunctionName()?.replace(/^.*[. ]/, '') ?? '';
+  return ['', 'function', 'function ', `function ${name}`].some((text) =>
+    [0, 'async '.length, '*'.length, 'async *'.length].includes(distance - text.length),
+  );
+}
+
+interface Cause {
+  /** What the named function was in the midst of. */
+  readonly within?: string | undefined;
+  readonly advice: string;
+  readonly waits?: boolean;
+}
+
+const COMPUTING = 'wrap it with offload()';
+
+/** @param above what the app's innermost function has called, from the innermost outwards */
+function causeOf(frames: readonly Frame[], above: readonly Frame[], named: Frame, late: boolean): Cause {
+  if (above.some(({ file }) => BODY_PARSERS.test(file))) {
+    return { within: 'parsing the body', advice: 'limit the body with limitInput()' };
+  }
+  if (frames.some(({ file, awaits }) => !awaits && file.startsWith('node:internal/modules/'))) {
+    return { within: 'loading a module', advice: 'load it when the app starts' };
+  }
+  const sync = above.findLast(
+    ({ name, from }) => name.endsWith('Sync') && (from === 'node' || (late && from === 'library')),
+  );
+  if (sync !== undefined) {
+    return { within: sync.name, advice: `use ${sync.name.slice(0, -'Sync'.length)}() instead`, waits: true };
+  }
+  const library = above.find(({ from }) => from === 'library');
+  if (library !== undefined) {
+    const sends = above.some(({ file }) => EXPRESS_RESPONSE.test(file));
+    return {
+      within: library === named ? undefined : `inside of ${show(library)}`,
+      advice: sends ? 'send less of it, or make its text with offload()' : 'call it in a module, with offload.module()',
+    };
+  }
+  if (late && above.length === 0) return { within: 'in native code just before', advice: COMPUTING };
+  const builtIn = above.findLast(({ from }) => from === 'engine');
+  return { within: builtIn && `inside of ${builtIn.name}`, advice: COMPUTING };
+}
+
+function frameOf(site: NodeJS.CallSite): Frame {
+  const { file, line, column } = positionOf(site);
+  const from = sourceOf(file);
+  const name = from === 'engine' ? builtInOf(site, file) : nameOf(site);
+  return { name, file, line, column, from, awaits: site.isAsync() };
+}
+
+/** V8 takes a function that has no name of its own by the path to it. */
+function nameOf(site: NodeJS.CallSite): string {
+  return (site.getFunctionName() ?? '<anonymous>').replace(/^.*\.(?=\w)/, '');
+}
+
+function builtInOf(site: NodeJS.CallSite, file: string): string {
+  return file === '' ? `${site.getTypeName()}.${nameOf(site)}` : 'WebAssembly';
+}
+
+interface Position {
+  readonly file: string;
+  readonly line: number | null;
+  readonly column: number | null;
+}
+
+/** In the source as it was written, where Node has its source map. */
+function positionOf(site: NodeJS.CallSite): Position {
+  const script = site.getScriptNameOrSourceURL();
+  // Code that a template engine has compiled is at home where it was compiled.
+  const [, origin] = /\((?!eval at )([^()]+):\d+:\d+\)/.exec(site.getEvalOrigin() ?? '') ?? [];
+  const file = script || origin || '';
+  const line = site.getLineNumber();
+  const column = site.getColumnNumber();
+  const map = line === null ? undefined : findSourceMap(file);
+  const { originalSource, originalLine, originalColumn }: Partial<SourceMapping> =
+    map?.findEntry(Number(line) - 1, Number(column) - 1) ?? {};
+  if (originalSource === undefined) return { file: pathOf(file), line, column };
+  return { file: pathOf(originalSource), line: Number(originalLine) + 1, column: Number(originalColumn) + 1 };
+}
+
+function pathOf(file: string): string {
+  return file.startsWith('file:') ? fileURLToPath(file.replace(/[?#].*$/, '')) : file.replace(/\?.*$/, '');
+}
+
+function sourceOf(file: string): Frame['from'] {
+  if (file.startsWith('node:')) return 'node';
+  if (file === '' || file.startsWith('wasm:')) return 'engine';
+  if (file.startsWith(OURS)) return 'library';
+  return MODULES.test(file.startsWith(INSTALLED_APP) ? file.slice(INSTALLED_APP.length) : file) ? 'library' : 'app';
+}
+
+function show({ name, file, line, column }: Frame, whole = false): string {
+  if (file === '') return name;
+  if (whole) return `${name} (${file}:${line}:${column})`;
+  const module = file.split(MODULES);
+  const relative = path.relative(process.cwd(), file);
+  const short =
+    module.length > 1 ? module.at(-1) : relative.startsWith('..') || !path.isAbsolute(file) ? file : relative;
+  return `${name} (${short}:${line})`;
+}
