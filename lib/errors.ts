@@ -194,6 +194,13 @@ export function noSuchExport(name: string, file: string, exported: string[]) {
   return misuse('ERR_UNBLOCK_NO_SUCH_EXPORT', message);
 }
 
+/** What the import of a module ended in. It names the file, which the stack of what a module threw does by itself. */
+export function importFailed(file: string, thrown: unknown): unknown {
+  const error = isErrorLike(thrown) ? thrown : new Error(String(thrown), { cause: thrown });
+  if (`${error.message} ${error.stack}`.includes(file)) return error;
+  return Object.assign(error, { message: `${file} cannot be imported: ${error.message}` });
+}
+
 /** Express takes a falsy error, `'route'` and `'router'` for something else than a failure. */
 export function asError(thrown: unknown): unknown {
   if (typeof thrown === 'object' && thrown !== null) return thrown;

@@ -25,29 +25,37 @@ export const MOST_TASKS = 1000;
 
 /** Parameters of the worker's methods, as workerpool calls them. */
 export interface WorkerMethods {
-  ready(): true;
+  /** Imports modules, one after the other; answers which it could. */
+  load(urls: readonly string[]): Promise<string[]>;
+  /**
+   * @param definition sent with the first call of a task
+   * @param careful an interrupt of an earlier call may still be on its way
+   */
   run(
     call: number,
     task: number,
     definition: TaskDefinition | undefined,
     args: Parcel,
-    interrupts: number,
+    reclaim: 'interrupt' | 'kill',
+    careful: boolean,
   ): Outcome | Promise<Outcome>;
   /** Tells the task; answers nothing that anyone waits for. */
   abort(call: number, reason: Uint8Array): void;
-  /** Waits until no interrupt is on its way; answers how many have landed, of this many sent. */
-  settled(interrupts: number): Promise<number | undefined>;
 }
 
-/** How a task ended, with the interrupts that have landed in this process so far. */
+/** What a worker notes before it begins a call, or the import of a module. A call's number is above 0. */
+export const NOTES = {
+  nothing: 0,
+  importOf: (index: number) => -1 - index,
+  indexOfImport: (note: number) => (note < 0 ? -1 - note : undefined),
+};
+
+/** How a task ended. */
 export interface Outcome {
-  /** A signal landed that the parent had not counted: nothing was begun, and the call is to be sent again. */
-  readonly notBegun?: true;
-  /** It was interrupted where that leaves the process unfit for others. */
-  readonly spoiled?: boolean;
   readonly ok: boolean;
   readonly body: Parcel;
-  readonly interrupts: number;
+  /** It was interrupted where that leaves the process unfit for others. */
+  readonly spoiled?: boolean;
 }
 
 /** What a worker tells while a task runs; `listens` once the task looks at its abort signal. */

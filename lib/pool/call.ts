@@ -47,7 +47,7 @@ export class Call implements Waiting, AdmittedCall {
   args: Parcel | undefined;
   place = -1;
   /** How often it was handed to a worker that died before it began. */
-  misfires = 0;
+  returns = 0;
   startedAt: number | undefined;
   endedAt: number | undefined;
   /** The process that runs it. */

@@ -8,6 +8,11 @@ export interface PoolOptions {
   readonly workers?: number | undefined;
   /** How many are kept warm, dead ones replaced. Default 0: workers start with the first calls. */
   readonly minWorkers?: number | undefined;
+  /**
+   * This many more are kept warm, to take the place of a killed one at once: at most `workers` run calls. Default 0:
+   * the call after a kill waits for a process to start.
+   */
+  readonly spare?: number | undefined;
   /** How many calls may wait; one more is refused with 503. Default 1000; 0 means no waiting. */
   readonly maxQueue?: number | undefined;
   /** A cap on each worker's JavaScript heap, such as `'512mb'`; a worker that exceeds it dies. Default: Node's own. */
@@ -28,6 +33,7 @@ export interface PoolOptions {
 export interface PoolSettings {
   readonly workers: number;
   readonly minWorkers: number;
+  readonly spare: number;
   readonly maxQueue: number;
   readonly worker: WorkerProcessOptions;
 }
@@ -36,16 +42,18 @@ const DEFAULT_MAX_QUEUE = 1000;
 
 /** @throws TypeError `ERR_UNBLOCK_BAD_OPTION` */
 export function parsePoolOptions(options: PoolOptions, who = 'createPool'): PoolSettings {
-  checkOptions(who, options, ['workers', 'minWorkers', 'maxQueue', 'memory', 'env', 'execArgv']);
+  checkOptions(who, options, ['workers', 'minWorkers', 'spare', 'maxQueue', 'memory', 'env', 'execArgv']);
   const {
     workers = Math.max(1, availableParallelism() - 1),
     minWorkers = 0,
+    spare = 0,
     maxQueue = DEFAULT_MAX_QUEUE,
     env,
   } = options;
   const settings = {
     workers: parseInteger(who, 'workers', workers, 1),
     minWorkers: parseInteger(who, 'minWorkers', minWorkers, 0),
+    spare: parseInteger(who, 'spare', spare, 0),
     maxQueue: parseInteger(who, 'maxQueue', maxQueue, 0),
     worker: { env: parseEnv(who, env), execArgv: parseFlags(who, options) },
   };

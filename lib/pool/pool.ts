@@ -8,7 +8,7 @@ import { type PoolOptions, type PoolSettings, parsePoolOptions } from './options
 import { addPool, type CloseOptions, parseGrace, removePool, type TaskPool, type TaskSource } from './pools';
 import { DeadlineQueue } from './queue';
 import { CallStats, type PoolStats } from './stats';
-import { nobody, WorkerProcess } from './worker-process';
+import { processContext, WorkerProcess } from './worker-process';
 
 /** After a worker that could not start, before another is tried. */
 const RETRY_MS = 1000;
@@ -23,6 +23,8 @@ export class Pool implements TaskPool {
   readonly #all = new Set<WorkerProcess>();
   /** The last one to finish is the first to run again: it is the warmest, and the others can be given back. */
   readonly #idle: WorkerProcess[] = [];
+  /** What workers import before they take calls. */
+  readonly #modules = new Set<string>();
   readonly #queue = new DeadlineQueue<Call>();
   readonly #unsettled = new Set<Call>();
   readonly #calls = new CallStats();
@@ -40,7 +42,9 @@ export class Pool implements TaskPool {
   }
 
   accept(source: TaskSource): void {
-    if (source.kind === 'module') checkReadable(source.url, this.#settings.worker);
+    if (source.kind !== 'module') return;
+    checkReadable(source.url, this.#settings.worker);
+    this.#modules.add(source.url);
   }
 
   submit(task: Task, args: Parcel, limits: CallLimits, observe?: (call: Call) => void): Promise<unknown> {
@@ -62,11 +66,16 @@ export class Pool implements TaskPool {
   async ready(): Promise<void> {
     if (this.#closing !== undefined) throw poolClosed();
     if (currentTask() !== undefined) return;
-    const wanted = Math.max(1, this.#settings.minWorkers);
+    const { minWorkers, spare } = this.#settings;
+    const wanted = Math.max(1, minWorkers) + spare;
     this.#failedStart = undefined;
-    while (this.#all.size < wanted && this.#failedStart === undefined) this.#start();
-    const isUp = () => this.#all.size - this.#count('starting') >= wanted;
-    const failed = () => (this.#all.size < wanted ? this.#failedStart : undefined);
+    while (this.#alive < wanted && this.#failedStart === undefined) this.#start();
+    for (const worker of this.#idle.filter(({ lacksModules }) => lacksModules)) {
+      this.#takeFromIdle(worker);
+      void worker.prepare();
+    }
+    const isUp = () => this.#alive - this.#count('starting') >= wanted;
+    const failed = () => (this.#alive < wanted ? this.#failedStart : undefined);
     await this.#until(() => isUp() || failed() !== undefined || this.#closing !== undefined);
     if (this.#closing !== undefined) throw poolClosed();
     const death = failed();
@@ -75,7 +84,8 @@ export class Pool implements TaskPool {
 
   stats(): PoolStats {
     return {
-      workers: this.#all.size,
+      workers: this.#alive - this.#spares,
+      spare: this.#spares,
       busy: this.#count('busy'),
       queued: this.#queue.size,
       ...this.#calls.report(),
@@ -108,9 +118,14 @@ export class Pool implements TaskPool {
     removePool(this);
   }
 
-  /** Resolves once as many workers have nothing to do, or the pool closes. */
+  /** Resolves once as many more calls could begin, or the pool closes. */
   async whenIdle(wanted: () => number): Promise<void> {
-    await this.#until(() => this.#idle.length >= wanted() || this.#closing !== undefined);
+    await this.#until(() => this.#room >= wanted() || this.#closing !== undefined);
+  }
+
+  /** How many calls could begin at once. */
+  get #room(): number {
+    return Math.min(this.#idle.length, this.#settings.workers - this.#count('busy'));
   }
 
   /** Workers keep no process alive, but somebody who waits for them does. */
@@ -162,16 +177,14 @@ export class Pool implements TaskPool {
 
   /** workerpool is handed a call only when a worker is idle: its own queue stays empty. */
   #dispatch(): void {
-    while (this.#queue.size > 0 && this.#idle.length > 0) {
+    while (this.#queue.size > 0 && this.#room > 0) {
       const call = this.#queue.take() as Call;
       // It is about to be given up, unless the handler moves its deadline.
       if (call.isDue) setImmediate(() => call.ending ?? this.#enqueue(call));
       else this.#begin(call);
     }
-    if (this.#queue.size === 0) return;
-    const missing = Math.min(this.#queue.size - this.#count('starting'), this.#settings.workers - this.#all.size);
-    for (let n = 0; n < missing && this.#canStart; n++) this.#start();
-    if (this.#all.size === 0) this.#failWaiting();
+    this.#keepWarm();
+    if (this.#alive === 0 && !this.#canStart) this.#failWaiting();
   }
 
   #begin(call: Call): void {
@@ -184,9 +197,28 @@ export class Pool implements TaskPool {
     return [...this.#all].filter((worker) => worker.state === state).length;
   }
 
-  #keepWarm(): void {
+  /** Those that take calls, now or soon. */
+  get #alive(): number {
+    return this.#all.size - this.#count('leaving');
+  }
+
+  get #spares(): number {
+    return Math.min(this.#settings.spare, this.#alive - this.#count('busy'));
+  }
+
+  /** As many as there is work for, at least `minWorkers`; and the spare ones. */
+  get #wanted(): number {
+    const { workers, minWorkers, spare } = this.#settings;
+    const needed = this.#count('busy') + this.#queue.size;
+    return this.#closing === undefined
+      ? Math.min(workers, Math.max(minWorkers, needed)) + spare
+      : Math.min(workers, needed);
+  }
+
+  #keepWarm(atLeast = 0): void {
     if (currentTask() !== undefined) return; // In a worker, calls run in place.
-    while (this.#all.size < this.#settings.minWorkers && this.#canStart && this.#closing === undefined) this.#start();
+    const wanted = Math.max(this.#closing === undefined ? atLeast : 0, this.#wanted);
+    while (this.#alive < wanted && this.#canStart) this.#start();
   }
 
   get #canStart(): boolean {
@@ -195,7 +227,7 @@ export class Pool implements TaskPool {
 
   #start(): void {
     try {
-      const worker = new WorkerProcess(this.#settings.worker, {
+      const worker = new WorkerProcess(this.#settings.worker, this.#modules, {
         onIdle: (idle) => {
           this.#idle.push(idle);
           this.#killedStarts = 0;
@@ -203,27 +235,45 @@ export class Pool implements TaskPool {
           this.#changed();
         },
         onReturned: (call) => this.#putInQueue(call),
-        onGone: (gone, death) => this.#onGone(gone, death),
+        onKilled: (killed) => this.#onKilled(killed),
+        onGone: (gone, death, wasKilled) => this.#onGone(gone, death, wasKilled),
       });
       this.#all.add(worker);
     } catch {
       // Not even forked, as with an environment that is too big.
       this.#onFailedStart({ exitCode: null, signal: null });
     }
-    this.#tidying ??= nobody.runInAsyncScope(setInterval, undefined, () => this.#tidy(), IDLE_MS / 2).unref();
+    this.#tidying ??= processContext.runInAsyncScope(setInterval, undefined, () => this.#tidy(), IDLE_MS / 2).unref();
   }
 
-  #onGone(worker: WorkerProcess, death: Death): void {
-    this.#all.delete(worker);
+  #takeFromIdle(worker: WorkerProcess): void {
     const place = this.#idle.indexOf(worker);
     if (place >= 0) this.#idle.splice(place, 1);
-    // A signal may be somebody else's doing, and gets it some more tries; one at fault itself would fail again.
-    const isOwnFault = worker.stuck || death.signal === null;
-    if (worker.neverReady && (isOwnFault || ++this.#killedStarts > MOST_KILLED)) this.#onFailedStart(death);
+  }
+
+  /** Its place is free before the system has ended it. */
+  #onKilled(worker: WorkerProcess): void {
+    this.#takeFromIdle(worker);
+    if (worker.reclaimed) this.#replace();
+  }
+
+  /** A waiting call gets an idle worker first: to start another blocks this process for some milliseconds. */
+  #replace(): void {
+    const { workers, spare } = this.#settings;
+    const start = () => this.#keepWarm(Math.min(this.#alive + 1, workers + spare));
+    if (this.#idle.length > 0) setImmediate(start);
+    else start();
     this.#dispatch();
-    this.#keepWarm();
-    const succeeds = worker.reclaimed && this.#canStart && this.#closing === undefined;
-    if (succeeds && this.#all.size < this.#settings.workers) this.#start();
+  }
+
+  #onGone(worker: WorkerProcess, death: Death, wasKilled: boolean): void {
+    this.#all.delete(worker);
+    this.#takeFromIdle(worker);
+    // A signal may be somebody else's doing, and gets it some more tries; one at fault itself would fail again.
+    const isOwnFault = worker.stuck || (death.signal === null && !worker.endedByModule);
+    if (worker.neverReady && (isOwnFault || ++this.#killedStarts > MOST_KILLED)) this.#onFailedStart(death);
+    if (worker.reclaimed && !wasKilled) this.#replace();
+    else this.#dispatch();
     this.#changed();
   }
 
@@ -246,9 +296,9 @@ export class Pool implements TaskPool {
 
   #tidy(): void {
     const before = performance.now() - IDLE_MS;
-    for (const worker of this.#idle.slice(0, Math.max(0, this.#all.size - this.#settings.minWorkers))) {
+    for (const worker of this.#idle.slice(0, Math.max(0, this.#alive - this.#wanted))) {
       if (worker.idleSince > before) continue;
-      this.#idle.splice(this.#idle.indexOf(worker), 1);
+      this.#takeFromIdle(worker);
       worker.leave();
     }
   }

@@ -11,8 +11,10 @@ export interface Percentiles {
 }
 
 export interface PoolStats {
-  /** Live worker processes, starting ones included. */
+  /** Live worker processes, starting ones included and spare ones not. */
   readonly workers: number;
+  /** Live worker processes beyond these, kept to take the place of a killed one. */
+  readonly spare: number;
   /** Of these, how many run a call, or are being taken back from one. */
   readonly busy: number;
   /** Calls that wait for a worker. */

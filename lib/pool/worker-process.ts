@@ -1,29 +1,29 @@
 import { AsyncResource } from 'node:async_hooks';
 import type { ChildProcess } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
+import { closeSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import workerpool from 'workerpool';
 import { type Death, notSerializable, workerDied } from '../errors';
-import { MOST_TASKS, type Outcome, packThrown, unpackThrown, unwrap, type WorkerEvent } from '../wire';
+import { MOST_TASKS, NOTES, type Outcome, packThrown, unpackThrown, unwrap, type WorkerEvent } from '../wire';
 import type { Call } from './call';
 import { environmentOf } from './inherited';
-import { createLedger, type Ledger } from './ledger';
 
 /** How long a worker may take to come up: one that hangs in what it preloads would hold its place for ever. */
 const START_MS = 30_000;
 /** From the abort to the kill, for a task that does not end by itself. */
 const GRACE_MS = 100;
-/** A signal is lost when it comes just before the task is entered, and now and then V8 overlooks one. */
-const REPEAT_MS = [4, 12, 28, 60];
 /** How often one call may be handed to a worker that dies before beginning it. */
-const MOST_MISFIRES = 2;
+const MOST_RETURNS = 2;
 /** How long an idle worker may take over its exit handlers. */
 const LEAVE_MS = 500;
 
 const SCRIPT = path.join(__dirname, '..', 'worker', 'main.js');
 
-/** What lasts belongs to no request: without this, it would keep the async context of the call that first needed it. */
-export const nobody = new AsyncResource('express-unblock');
+/** Workers and timers outlive the request that first needed them; created in this context, they do not keep it alive. */
+export const processContext = new AsyncResource('express-unblock');
 
 export interface WorkerProcessOptions {
   readonly env: NodeJS.ProcessEnv | undefined;
@@ -34,7 +34,9 @@ export interface WorkerProcessEvents {
   onIdle(worker: WorkerProcess): void;
   /** It died before it began this call, which is safe to run elsewhere. */
   onReturned(call: Call): void;
-  onGone(worker: WorkerProcess, death: Death): void;
+  /** It takes no more calls, and will soon be gone. */
+  onKilled(worker: WorkerProcess): void;
+  onGone(worker: WorkerProcess, death: Death, wasKilled: boolean): void;
 }
 
 /**
@@ -42,28 +44,36 @@ export interface WorkerProcessEvents {
  * and a bad one is replaced whole.
  */
 export class WorkerProcess {
-  state: 'starting' | 'idle' | 'busy' | 'gone' = 'starting';
-  /** It died while being taken back from a call: another is to be started ahead of need. */
-  reclaimed = false;
+  /** Until it has imported the modules of its pool, it is starting. */
+  state: 'starting' | 'idle' | 'busy' | 'leaving' | 'gone' = 'starting';
   idleSince = 0;
+  /** It was, or is being, ended to take it back from a call: another is started ahead of need. */
+  reclaimed = false;
   /** True until its first idle moment. */
   neverReady = true;
   /** It was killed because it did not come up in time: another would do the same. */
   stuck = false;
+  /** It ended while it imported a module, which the next will not. */
+  endedByModule = false;
   readonly #pool: workerpool.Pool;
   readonly #child: ChildProcess;
   readonly #events: WorkerProcessEvents;
+  /** The modules to import before the first call, and again after more of them were offloaded. */
+  readonly #modules: Set<string>;
+  readonly #imported = new Set<string>();
+  #importing: readonly string[] = [];
   readonly #known = new Set<number>();
   #call: Call | undefined;
   #listens = false;
   readonly #ledger = createLedger();
-  /** Signals sent to this process in its life; as many must have landed before another call may enter. */
-  #interrupts = 0;
+  /** An interrupt was sent that may come late, when another call runs. */
+  #interrupted = false;
   #timers: NodeJS.Timeout[] = [];
 
-  constructor(options: WorkerProcessOptions, events: WorkerProcessEvents) {
+  constructor(options: WorkerProcessOptions, modules: Set<string>, events: WorkerProcessEvents) {
     this.#events = events;
-    const { pool, child, ready } = nobody.runInAsyncScope(fork, undefined, options, this.#ledger);
+    this.#modules = modules;
+    const { pool, child } = processContext.runInAsyncScope(fork, undefined, options, this.#ledger);
     this.#pool = pool;
     this.#child = child;
     child.once('exit', (exitCode, signal) => this.#onExit({ exitCode, signal }));
@@ -71,15 +81,7 @@ export class WorkerProcess {
     child.once('error', () => child.pid === undefined && this.#onExit({ exitCode: null, signal: null }));
     child.unref();
     child.channel?.unref();
-    // While this process was busy, the worker may have come up: that is heard of before the immediate.
-    nobody.runInAsyncScope(() => this.#after(START_MS, () => setImmediate(() => this.#giveUpStart())));
-    ready.then(
-      () => {
-        this.#stopTimers();
-        this.#becomeIdle();
-      },
-      () => this.kill(),
-    );
+    void this.prepare();
   }
 
   /** It runs a call that somebody waits for. */
@@ -87,10 +89,64 @@ export class WorkerProcess {
     return this.#call !== undefined && this.#call.ending === undefined;
   }
 
+  get lacksModules(): boolean {
+    return [...this.#modules].some((url) => !this.#imported.has(url));
+  }
+
+  /** Comes up, or leaves the idle ones for a while, and imports the pool's modules before it takes calls. */
+  async prepare(): Promise<void> {
+    this.state = 'starting';
+    const failed = new Set<string>();
+    const missing = () => [...this.#modules].filter((url) => !this.#imported.has(url) && !failed.has(url));
+    // More may be offloaded meanwhile.
+    do {
+      const urls = missing();
+      if (!(await this.#import(urls))) return;
+      for (const url of urls) if (!this.#imported.has(url)) failed.add(url);
+    } while (missing().length > 0);
+    this.#becomeIdle();
+  }
+
   run(call: Call): void {
-    const { task, args } = call;
     this.state = 'busy';
     this.#call = call;
+    call.onGivenUp = () => {};
+    const { definition } = call.task;
+    if (definition.kind === 'module' && !this.#imported.has(definition.url)) void this.#importFor(call, definition.url);
+    else this.#start(call);
+  }
+
+  /** A call that is given up meanwhile leaves the import alone: the next one will need it, too. */
+  async #importFor(call: Call, url: string): Promise<void> {
+    if (!(await this.#import([url]))) return;
+    if (call.ending === undefined) this.#start(call);
+    else this.#becomeIdle();
+  }
+
+  /** @returns whether the worker has survived it; modules that cannot be imported fail their own calls */
+  async #import(urls: readonly string[]): Promise<boolean> {
+    this.#importing = urls;
+    // While this process was busy, the worker may have come up: that is heard of before the immediate.
+    processContext.runInAsyncScope(() => this.#after(START_MS, () => setImmediate(() => this.#giveUpStart(urls))));
+    try {
+      const imported: string[] = await this.#pool.exec('load', [urls]);
+      for (const url of imported) this.#imported.add(url);
+    } catch {
+      this.kill(); // What made the connection fail, the exit says.
+    }
+    this.#stopTimers();
+    this.#importing = [];
+    return this.state !== 'leaving' && this.state !== 'gone';
+  }
+
+  #giveUpStart(importing: readonly string[]): void {
+    if (this.#importing !== importing) return;
+    this.stuck = true;
+    this.kill();
+  }
+
+  #start(call: Call): void {
+    const { task, args } = call;
     this.#listens = false;
     call.startedAt = performance.now();
     call.pid = this.#child.pid;
@@ -98,11 +154,12 @@ export class WorkerProcess {
     const definition = this.#known.has(task.id) ? undefined : task.definition;
     if (definition !== undefined && this.#known.size === MOST_TASKS) this.#known.clear();
     this.#known.add(task.id);
+    const careful = this.#interrupted;
+    this.#interrupted = false;
     this.#pool
-      .exec('run', [call.id, task.id, definition, args, this.#interrupts], {
+      .exec('run', [call.id, task.id, definition, args, task.reclaim, careful], {
         on: (event) => this.#onEvent(call, event),
       })
-      // What made the connection fail, the exit says.
       .then(
         (outcome: Outcome) => this.#onOutcome(call, outcome),
         () => this.kill(),
@@ -119,18 +176,17 @@ export class WorkerProcess {
       // Of what has ended already, nothing is left to be killed.
     }
     this.#child.kill('SIGKILL');
+    if (this.state === 'leaving') return;
+    this.state = 'leaving';
+    this.reclaimed = this.#call?.ending !== undefined;
+    this.#events.onKilled(this);
   }
 
   /** Lets an idle worker run its exit handlers. */
   leave(): void {
+    this.state = 'leaving';
     if (this.#child.connected) this.#child.disconnect();
     this.#after(LEAVE_MS, () => this.kill());
-  }
-
-  #giveUpStart(): void {
-    if (this.state !== 'starting') return;
-    this.stuck = true;
-    this.kill();
   }
 
   #onEvent(call: Call, event: WorkerEvent): void {
@@ -142,45 +198,21 @@ export class WorkerProcess {
     } else if (call.ending === undefined) call.onProgress?.(event.progress);
   }
 
-  #onOutcome(call: Call, { ok, body, interrupts, notBegun, spoiled }: Outcome): void {
-    if (this.state === 'gone') return;
-    if (call.ending === undefined) {
-      this.#interrupts = interrupts; // Some may have come from elsewhere.
-      if (notBegun) {
-        this.run(call);
-        return;
-      }
-      try {
-        if (ok) call.succeed(unwrap(body));
-        else call.fail('failed', unpackThrown(body));
-      } catch (cause) {
-        call.fail('failed', notSerializable('The result', call.task.definition.name, cause));
-      }
-      this.#becomeIdle();
-      return;
-    }
+  #onOutcome(call: Call, { ok, body, spoiled }: Outcome): void {
+    if (this.state !== 'busy') return;
     this.#stopTimers();
-    if (call.task.reclaim === 'kill' || spoiled) this.kill();
-    else if (interrupts === this.#interrupts) this.#becomeIdle();
-    else this.#awaitInterrupts();
-  }
-
-  /** A signal still on its way would hit the next call. */
-  #awaitInterrupts(): void {
-    this.#after(GRACE_MS, () => this.kill());
-    this.#pool.exec('settled', [this.#interrupts]).then(
-      (landed: number | undefined) => {
-        this.#stopTimers();
-        if (landed === undefined) return this.kill();
-        this.#interrupts = landed;
-        this.#becomeIdle();
-      },
-      () => this.kill(),
-    );
+    const isReclaimed = call.ending !== undefined;
+    try {
+      if (ok) call.succeed(unwrap(body));
+      else call.fail('failed', unpackThrown(body));
+    } catch (cause) {
+      call.fail('failed', notSerializable('The result', call.task.definition.name, cause));
+    }
+    if (isReclaimed && (call.task.reclaim === 'kill' || spoiled)) this.kill();
+    else this.#becomeIdle();
   }
 
   #becomeIdle(): void {
-    if (this.state === 'gone') return;
     this.#call = undefined;
     this.state = 'idle';
     this.neverReady = false;
@@ -197,7 +229,7 @@ export class WorkerProcess {
     }
     this.#after(GRACE_MS, () => this.kill());
     if (this.#listens) this.#tell(call);
-    if (interrupt) this.#interrupt();
+    if (interrupt) this.#interrupt(call);
   }
 
   #tell(call: Call): void {
@@ -206,13 +238,11 @@ export class WorkerProcess {
     this.#child.send({ id: -1, method: 'abort', params: [call.id, packThrown(call.reason)] }, () => {});
   }
 
-  #interrupt(): void {
-    const signal = () => {
-      this.#interrupts++;
-      this.#child.kill('SIGINT');
-    };
-    signal();
-    for (const delay of REPEAT_MS) this.#after(delay, signal);
+  /** Without an order, the worker takes a SIGINT for one of a process manager's; so it repeats the signal itself. */
+  #interrupt(call: Call): void {
+    this.#interrupted = true;
+    this.#ledger.order(call.id);
+    this.#child.kill('SIGINT');
   }
 
   #after(delay: number, action: () => void): void {
@@ -226,22 +256,32 @@ export class WorkerProcess {
   #onExit(death: Death): void {
     if (this.state === 'gone') return;
     const call = this.#call;
+    const wasKilled = this.state === 'leaving';
     this.state = 'gone';
-    this.reclaimed = call?.ending !== undefined;
+    this.reclaimed ||= call?.ending !== undefined;
     this.#call = undefined;
     this.#stopTimers();
     // workerpool notices an idle worker's death, and gives its debug port back, only when asked to run something.
-    if (call === undefined && !this.neverReady) this.#pool.exec('ready').catch(() => {});
-    if (call !== undefined) this.#settleAfterDeath(call, death);
-    this.#ledger.close();
-    this.#events.onGone(this, death);
+    if (call === undefined && !this.neverReady) this.#pool.exec('load', [[]]).catch(() => {});
+    const note = this.#ledger.close();
+    this.#forgetModule(note);
+    if (call !== undefined) this.#settleAfterDeath(call, death, note === undefined || note === call.id);
+    this.#events.onGone(this, death, wasKilled);
   }
 
-  #settleAfterDeath(call: Call, death: Death): void {
-    if (this.#ledger.begun(call.id) || call.misfires >= MOST_MISFIRES) {
+  /** One that ended its worker, or took too long, is no longer imported ahead of calls: others' would never run. */
+  #forgetModule(note: number | undefined): void {
+    const index = note === undefined ? undefined : NOTES.indexOfImport(note);
+    const culprit = index === undefined ? undefined : this.#importing[index];
+    if (culprit === undefined) return;
+    this.endedByModule = this.#modules.delete(culprit) && !this.stuck;
+  }
+
+  #settleAfterDeath(call: Call, death: Death, hasBegun: boolean): void {
+    if (hasBegun || call.returns >= MOST_RETURNS) {
       call.fail('died', workerDied(call.task.definition.name, death));
     } else if (call.ending === undefined) {
-      call.misfires++;
+      call.returns++;
       call.startedAt = undefined;
       this.#events.onReturned(call);
     }
@@ -272,8 +312,8 @@ function fork({ env, execArgv }: WorkerProcessOptions, ledger: Ledger) {
   process.execArgv = [];
   subscribe('child_process', onFork);
   try {
-    const ready = pool.exec('ready');
-    return { pool, child: child as unknown as ChildProcess, ready };
+    pool.exec('load', [[]]).catch(() => {}); // It forks for the first call; the exit says what became of it.
+    return { pool, child: child as unknown as ChildProcess };
   } catch (error) {
     ledger.close();
     throw error;
@@ -281,4 +321,43 @@ function fork({ env, execArgv }: WorkerProcessOptions, ledger: Ledger) {
     unsubscribe('child_process', onFork);
     process.execArgv = own;
   }
+}
+
+/** What a worker notes and what it is ordered; see the worker's side. */
+export interface Ledger {
+  /** Empty where there is nowhere to write. */
+  readonly file: string;
+  order(call: number): void;
+  /** @returns what was noted last; `undefined` where that is not known */
+  close(): number | undefined;
+}
+
+export function createLedger(): Ledger {
+  const file = path.join(tmpdir(), `express-unblock-${randomUUID()}`);
+  const value = new Float64Array(1);
+  let fd: number | undefined;
+  const close = () => {
+    rmSync(file, { force: true }); // Where the worker did not get as far as that.
+    if (fd !== undefined) closeSync(fd);
+  };
+  try {
+    fd = openSync(file, 'wx+', 0o600);
+    writeSync(fd, new Float64Array(2)); // Before a call depends on it: a full disk takes the file, and no byte in it.
+  } catch {
+    close();
+    return { file: '', order() {}, close: () => undefined };
+  }
+  const opened = fd;
+  return {
+    file,
+    order(call) {
+      value[0] = call;
+      writeSync(opened, value, 0, 8, 8);
+    },
+    close() {
+      readSync(opened, value, 0, 8, 0);
+      close();
+      return value[0];
+    },
+  };
 }

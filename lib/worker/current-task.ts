@@ -11,7 +11,7 @@ export interface TaskContext {
 }
 
 /** How a task, or what it hands its signal to, finds out about an abort. */
-const LOOKS = ['aborted', 'reason', 'onabort', 'addEventListener', 'throwIfAborted'] as const;
+const USES = ['aborted', 'reason', 'onabort', 'addEventListener', 'throwIfAborted'] as const;
 
 type Emit = (event: WorkerEvent) => void;
 
@@ -43,17 +43,17 @@ class RunningTask implements TaskContext {
   #makeController(): AbortController {
     const controller = new AbortController();
     const { signal } = controller;
-    const heed = (): Record<string, unknown> => {
-      for (const look of LOOKS) Reflect.deleteProperty(signal, look);
+    const listen = (): Record<string, unknown> => {
+      for (const use of USES) Reflect.deleteProperty(signal, use);
       this.#emit({ call: this.call, listens: true });
       return signal as unknown as Record<string, unknown>;
     };
-    for (const look of LOOKS) {
-      Object.defineProperty(signal, look, {
+    for (const use of USES) {
+      Object.defineProperty(signal, use, {
         configurable: true,
-        get: () => heed()[look],
+        get: () => listen()[use],
         set: (value) => {
-          heed()[look] = value;
+          listen()[use] = value;
         },
       });
     }
@@ -101,17 +101,17 @@ export class CurrentTask implements TaskContext {
 /** Found by any copy of this package that a task's module may load. */
 const PLACE = Symbol.for('express-unblock.current-task');
 
-/** Preloaded files ask before the worker's own script has run; what they hear, the modules they load keep. */
-const SCRIPT = path.join(__dirname, 'main.js');
+const { [PLACE]: existing } = globalThis as { [PLACE]?: CurrentTask };
+// Files that are preloaded into a worker may ask before the worker's own script has run.
+if (existing === undefined && process.argv[1] === path.join(__dirname, 'main.js')) becomeWorker();
 
+/** `undefined` where this process is no worker. */
 export function currentTask(): CurrentTask | undefined {
-  const { [PLACE]: task } = globalThis as { [PLACE]?: CurrentTask };
-  return task ?? (process.argv[1] === SCRIPT ? becomeWorker() : undefined);
+  return (globalThis as { [PLACE]?: CurrentTask })[PLACE];
 }
 
-export function becomeWorker(): CurrentTask {
-  const task = new CurrentTask();
-  Object.assign(globalThis, { [PLACE]: task });
+function becomeWorker(): void {
+  Object.assign(globalThis, { [PLACE]: new CurrentTask() });
   // It may look at signals in ways of its own.
   const { any } = AbortSignal;
   AbortSignal.any = (signals) => {
@@ -119,5 +119,4 @@ export function becomeWorker(): CurrentTask {
     for (const signal of all) Reflect.get(signal, 'aborted');
     return any.call(AbortSignal, all);
   };
-  return task;
 }

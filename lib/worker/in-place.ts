@@ -1,5 +1,5 @@
 import { currentTask, type TaskContext } from './current-task';
-import { load } from './tasks';
+import { importModule, load } from './tasks';
 
 export type InPlace = (this: TaskContext, ...args: unknown[]) => unknown;
 
@@ -27,7 +27,8 @@ export function inPlace(fn: InPlace) {
 export function moduleInPlace(url: string) {
   return (name: string) =>
     inPlace(async function imported(...args) {
-      return (await load({ kind: 'module', name, url })).apply(this, args);
+      await importModule(url);
+      return load({ kind: 'module', name, url }).apply(this, args);
     });
 }
 

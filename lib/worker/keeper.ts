@@ -1,55 +1,98 @@
 import { Script } from 'node:vm';
-import { parentPort, workerData } from 'node:worker_threads';
-import { CELLS } from './cells';
+import { workerData } from 'node:worker_threads';
+import { CELLS, GATE, orderIn } from './cells';
 
 /**
- * A thread that stays inside interruptible scripts for the life of its process. While it does:
- * - an interruptible call on the main thread costs a microsecond, since Node's signal watcher is up already;
- * - a SIGINT that finds no task running lands here, harmlessly, and is counted;
- * - however busy the main thread is, somebody looks whether the parent still lives, and ends an orphan.
- *
- * A SIGINT goes to the script entered last, which has to be the task's: this thread enters while none runs, and loops
- * inside. The signal ends that script, and one that finds no script at all ends the process: so they are nested deeper
- * than signals are sent for one call.
+ * A thread that looks after its process, however busy the main thread is:
+ * - it ends an orphan;
+ * - it takes the SIGINTs that are not for the running task: Node ends the script that was entered last, and that is
+ *   this thread's, entered anew behind each task. A process manager signals all processes of an app, and the parent
+ *   alone decides which call is interrupted;
+ * - it passes on the parent's interrupts, which the ledger tells from all others, until the task has ended. V8
+ *   overlooks one now and then;
+ * - it keeps Node's signal watcher up, so that entering a script costs the main thread a microsecond instead of 50.
  */
-const { parent, shared } = workerData as { parent: number; shared: SharedArrayBuffer };
+const { parent, shared, ledger } = workerData as { parent: number; shared: SharedArrayBuffer; ledger?: number };
 const LOOK_EVERY_MS = 100;
-const NESTED = 8;
+const FIRST_REPEAT_MS = 4;
+/** More than one, so that the watcher stays up when a signal ends the innermost. */
+const NESTED = 3;
 
 const cells = new Int32Array(shared);
 const script = new Script('__unblock()');
-let entered = 0;
-Object.assign(globalThis, { __unblock: stay });
+const ORDERED = new Error('The call is to be interrupted');
+let inside = 0;
+/** What the script calls. */
+let body: () => void;
+Object.assign(globalThis, { __unblock: () => body() });
 
 function stay(): never {
+  openGate();
   for (;;) {
-    if (entered < NESTED) enter();
-    else {
-      Atomics.store(cells, CELLS.inside, Atomics.load(cells, CELLS.caught));
-      Atomics.notify(cells, CELLS.inside);
-      sleepOn(CELLS.sleep, 0);
-    }
+    const mayEnter =
+      inside < NESTED && Atomics.compareExchange(cells, CELLS.gate, GATE.free, GATE.keeper) === GATE.free;
+    if (mayEnter) enter();
+    else watch(Atomics.load(cells, CELLS.entry));
   }
 }
 
+/** Only while no task runs: behind one, these scripts would take the signals meant for it. */
 function enter(): void {
-  const outside = entered;
+  const outside = inside;
   try {
-    entered++;
-    script.runInThisContext({ breakOnSigint: true });
+    Atomics.store(cells, CELLS.inside, ++inside);
+    run(stay);
   } catch {
-    entered = outside;
-    Atomics.add(cells, CELLS.caught, 1);
-    // The signal came just before a task was entered. The next one finds the task, if nobody enters behind it.
-    while (Atomics.load(cells, CELLS.busy) === 1) sleepOn(CELLS.busy, 1);
+    inside = outside;
+    Atomics.store(cells, CELLS.inside, inside);
+    openGate();
   }
 }
 
-function sleepOn(cell: number, value: number): void {
-  Atomics.wait(cells, cell, value, LOOK_EVERY_MS);
+function openGate(): void {
+  Atomics.compareExchange(cells, CELLS.gate, GATE.keeper, GATE.free);
+  Atomics.notify(cells, CELLS.gate);
+}
+
+function watch(entry: number): void {
+  if (entry === 0 || ledger === undefined) {
+    sleep(entry);
+    return;
+  }
+  try {
+    run(() => guard(entry, ledger));
+  } catch {
+    // A signal, either the parent's or one from elsewhere.
+    if (orderIn(ledger) === Atomics.load(cells, CELLS.call)) interrupt(entry);
+  }
+}
+
+function guard(entry: number, fd: number): void {
+  // The parent's signal may have come before the task was entered.
+  if (orderIn(fd) === Atomics.load(cells, CELLS.call)) throw ORDERED;
+  Atomics.store(cells, CELLS.guarded, entry);
+  Atomics.notify(cells, CELLS.guarded);
+  while (Atomics.load(cells, CELLS.entry) === entry) sleep(entry);
+}
+
+function interrupt(entry: number): void {
+  Atomics.store(cells, CELLS.interrupted, Atomics.load(cells, CELLS.call));
+  for (let pause = FIRST_REPEAT_MS; Atomics.load(cells, CELLS.entry) === entry; pause *= 2) {
+    process.kill(process.pid, 'SIGINT');
+    sleep(entry, pause);
+  }
+}
+
+function run(fn: () => void): void {
+  body = fn;
+  script.runInThisContext({ breakOnSigint: true });
+}
+
+/** Until another entry is under way, or none. */
+function sleep(entry: number, ms = LOOK_EVERY_MS): void {
+  Atomics.wait(cells, CELLS.entry, entry, ms);
   // With all that its tasks have started: on all systems but Windows it leads a group of its own.
   if (process.ppid !== parent) process.kill(process.platform === 'win32' ? process.pid : -process.pid, 'SIGKILL');
 }
 
-parentPort?.postMessage('watching');
 stay();

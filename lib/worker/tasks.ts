@@ -1,15 +1,50 @@
 import { createRequire, Module } from 'node:module';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { constants, Script } from 'node:vm';
-import { noSuchExport } from '../errors';
+import { importFailed, noSuchExport } from '../errors';
 import type { TaskDefinition } from '../wire';
 import { type Compiled, PROVIDED, provide } from './provided';
 
 export type TaskFunction = (this: unknown, ...args: unknown[]) => unknown;
 
-/** Turns a definition into the function to call; each is compiled or imported once. */
-export function load(definition: TaskDefinition): TaskFunction | Promise<TaskFunction> {
-  return definition.kind === 'function' ? compile(definition) : importFrom(definition);
+type Imported = { readonly exports: Record<string, unknown> } | { readonly error: unknown };
+const modules = new Map<string, Imported>();
+
+/** Imports a module, or tries again; what that ends in is for those who call it. */
+export async function importModule(url: string): Promise<boolean> {
+  const before = modules.get(url);
+  if (before !== undefined && 'exports' in before) return true;
+  try {
+    modules.set(url, { exports: allExports(await import(url)) });
+    return true;
+  } catch (error) {
+    modules.set(url, { error: importFailed(fileURLToPath(url), error) });
+    return false;
+  }
+}
+
+/** Node lists the exports of a CommonJS module as far as it can tell them; all of them are on its default. */
+function allExports(namespace: Record<string, unknown>): Record<string, unknown> {
+  const common = namespace.default as (Compiled & { default?: unknown }) | undefined;
+  const all: Record<string, unknown> = { ...common, ...namespace };
+  if (common?.__esModule) all.default = common.default;
+  return all;
+}
+
+/** The function of a definition, whose module has been imported. */
+export function load(definition: TaskDefinition): TaskFunction {
+  return definition.kind === 'function' ? compile(definition) : exportOf(definition);
+}
+
+function exportOf({ url, name }: TaskDefinition & { kind: 'module' }): TaskFunction {
+  const module = modules.get(url) as Imported;
+  if ('error' in module) throw module.error;
+  const all = module.exports;
+  const fn = Object.hasOwn(all, name) ? all[name] : undefined;
+  if (typeof fn === 'function') return fn as TaskFunction;
+  const exported = Object.keys(all).filter((key) => typeof all[key] === 'function');
+  throw noSuchExport(name, path.basename(fileURLToPath(url)), exported);
 }
 
 /** Compiled with the function, since `import()` is resolved from the file of the script that it stands in. */
@@ -61,17 +96,4 @@ export function watchLoading(): void {
       loading--;
     }
   };
-}
-
-async function importFrom({ url, name }: TaskDefinition & { kind: 'module' }): Promise<TaskFunction> {
-  const namespace: Record<string, unknown> = await import(url);
-  // Node lists the exports of a CommonJS module as far as it can tell them; all of them are on its default,
-  // the compiled default export among them.
-  const common = namespace.default as (Compiled & { default?: unknown }) | undefined;
-  const all: Record<string, unknown> = { ...common, ...namespace };
-  if (common?.__esModule) all.default = common.default;
-  const fn = Object.hasOwn(all, name) ? all[name] : undefined;
-  if (typeof fn === 'function') return fn as TaskFunction;
-  const exported = Object.keys(all).filter((key) => typeof all[key] === 'function');
-  throw noSuchExport(name, path.basename(new URL(url).pathname), exported);
 }

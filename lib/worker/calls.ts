@@ -1,0 +1,113 @@
+import workerpool from 'workerpool';
+import { notSerializable } from '../errors';
+import {
+  MOST_TASKS,
+  NOTES,
+  type Outcome,
+  packThrown,
+  type TaskDefinition,
+  unpackThrown,
+  unwrap,
+  type WorkerMethods,
+  wrap,
+} from '../wire';
+import { cellNumber, type Ledger } from './cells';
+import { type CurrentTask, currentTask, type TaskContext } from './current-task';
+import { interruptible, isKept, wasInterrupted } from './interruptible';
+import { importModule, isSpoiled, load, type TaskFunction, watchLoading } from './tasks';
+
+interface Known {
+  readonly definition: TaskDefinition;
+  fn: TaskFunction | undefined;
+}
+
+const tasks = new Map<number, Known>();
+/** Whether the call before this one was interrupted. */
+let interruptedBefore = false;
+
+/** Answers the parent, in workerpool's terms. */
+export function takeCalls(ledger: Ledger): void {
+  const task = currentTask() as CurrentTask;
+  watchLoading();
+  task.emit = (event) => {
+    try {
+      workerpool.workerEmit(event);
+    } catch (cause) {
+      throw notSerializable('A progress report', 'the task', cause);
+    }
+  };
+  workerpool.worker({ ...methodsOf(task, ledger) });
+}
+
+const methodsOf = (task: CurrentTask, ledger: Ledger): WorkerMethods => ({
+  async load(urls) {
+    const imported: string[] = [];
+    for (const [index, url] of urls.entries()) {
+      ledger.note(NOTES.importOf(index));
+      if (await importModule(url)) imported.push(url);
+    }
+    ledger.note(NOTES.nothing);
+    return imported;
+  },
+  run(call, id, definition, args, reclaim, careful) {
+    if (definition !== undefined && tasks.size === MOST_TASKS) tasks.clear();
+    const known = tasks.get(id) ?? { definition: definition as TaskDefinition, fn: undefined };
+    tasks.set(id, known);
+    const { name } = known.definition;
+    ledger.note(call);
+    // Before the keeper is there, nobody repeats signals: one that has interrupted a call was the only one.
+    const strays = careful && ledger.fd !== undefined && (isKept() || !interruptedBefore);
+    interruptedBefore = false;
+    const enter = (self: TaskContext) => {
+      known.fn ??= load(known.definition);
+      return known.fn.apply(self, unwrap(args) as unknown[]);
+    };
+    try {
+      const result = task.begin(call, (self) =>
+        reclaim === 'kill' ? enter(self) : interruptible(cellNumber(call), () => enter(self), strays),
+      );
+      return isThenable(result)
+        ? Promise.resolve(result).then((value) => succeeded(name, value), failed)
+        : succeeded(name, result);
+    } catch (thrown) {
+      return failed(thrown);
+    }
+  },
+  abort(call, reason) {
+    task.abort(call, unpackThrown(reason));
+  },
+});
+
+function succeeded(name: string, value: unknown): Outcome {
+  try {
+    return { ok: true, body: wrap(value) };
+  } catch (cause) {
+    return failed(notSerializable('The result', name, cause));
+  }
+}
+
+/** Packed once: it would be most of the time that taking a worker back takes. */
+const interrupted = packThrown(new Error('The task was interrupted by a SIGINT'));
+
+function failed(thrown: unknown): Outcome {
+  interruptedBefore = wasInterrupted(thrown);
+  return { ok: false, body: interruptedBefore ? interrupted : packThrown(thrown), spoiled: isSpoiled() };
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof (value as { then?: unknown } | null | undefined)?.then === 'function';
+}
+
+/** Node calls what makes `import()` work in a function's text experimental; the user never chose it. */
+const { emitWarning } = process;
+process.emitWarning = (warning: string | Error, ...rest: unknown[]) => {
+  if (String(warning).includes('USE_MAIN_CONTEXT_DEFAULT_LOADER')) return;
+  Reflect.apply(emitWarning, process, [warning, ...rest]);
+};
+
+/** workerpool takes every message for one of its own; what a task sends past it is ignored, but at `null` it throws. */
+const send = process.send as (...args: unknown[]) => boolean;
+process.send = (...args: unknown[]) => args[0] === null || Reflect.apply(send, process, args);
+
+// What cannot be sent finds no parent any more.
+process.on('error', () => process.exit(1));
