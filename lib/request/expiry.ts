@@ -1,0 +1,78 @@
+import { AsyncResource } from 'node:async_hooks';
+import { Heap, type HeapItem } from '../heap';
+
+const waiting = new Heap<Expiry>((a, b) => (a.at === b.at ? a.id < b.id : a.at < b.at));
+let made = 0;
+
+/** The async context in which timers are made: in a request's own, they would keep its `req` and `res`. */
+const outside = new AsyncResource('DeadlineTimer');
+
+let timer: NodeJS.Timeout | undefined;
+let wakesAt = Number.POSITIVE_INFINITY;
+/** Belongs to the `setTimeout` that made the timer; both change where tests install fake timers. */
+let clearTimer = clearTimeout;
+
+const UNTRACKED = { requireManualDestroy: true };
+
+/**
+ * A limit in time. Nearly all are cleared before they pass, and a Node timer for each would cost more than the rest of
+ * a deadline: one timer serves them all. It stays where it is when the one that it was set for is cleared, and then
+ * wakes once in vain.
+ *
+ * What happens at the end runs in the async context in which the `Expiry` was made.
+ */
+export class Expiry extends AsyncResource implements HeapItem {
+  /** When it passes, on the clock of `performance.now()`; `Infinity` while it is not set. */
+  at = Number.POSITIVE_INFINITY;
+  /** The order among those that pass at the same time. */
+  id = 0;
+  place = -1;
+
+  constructor(readonly onExpire: () => void) {
+    super('Deadline', UNTRACKED);
+  }
+
+  /** `limit` milliseconds from now. Until it passes or is cleared, it holds the process as a timer does. */
+  set(limit: number): void {
+    const now = performance.now();
+    if (this.place >= 0) waiting.delete(this);
+    this.at = now + limit;
+    this.id = ++made;
+    waiting.add(this);
+    if (this.at < wakesAt || clearTimer !== clearTimeout) wakeForFirst(now);
+    else if (waiting.size === 1) timer?.ref();
+  }
+
+  clear(): void {
+    this.at = Number.POSITIVE_INFINITY;
+    if (this.place < 0) return;
+    waiting.delete(this);
+    if (waiting.size === 0) timer?.unref();
+  }
+}
+
+function wakeForFirst(now: number): void {
+  clearTimer(timer);
+  clearTimer = clearTimeout;
+  wakesAt = waiting.first?.at ?? Number.POSITIVE_INFINITY;
+  if (waiting.size === 0) return;
+  timer = outside.runInAsyncScope(setTimeout, undefined, wake, Math.max(1, Math.ceil(wakesAt - now)));
+}
+
+function wake(): void {
+  const now = performance.now();
+  // Node's timers count whole milliseconds, and may be a fraction early.
+  for (let { first } = waiting; first !== undefined && first.at <= now; { first } = waiting) {
+    waiting.delete(first);
+    setImmediate(confirm, first, first.at);
+  }
+  wakeForFirst(now);
+}
+
+/**
+ * Where the event loop was blocked, timers go before what came in meanwhile. Work whose result is here is done, and
+ * throwing it away helps nobody: the limit passes once that has had its turn, if it still stands.
+ */
+function confirm(expiry: Expiry, at: number): void {
+  if (expiry.at === at) expiry.runInAsyncScope(expiry.onExpire);
+}
