@@ -28,11 +28,13 @@ const ROWS = {
   ],
   offload: ['offload()', "offload(), reclaim: 'kill'", 'workerpool (process)', 'piscina (thread)', 'tinypool (thread)'],
   load: [
+    'timeout() + offload({ size })',
     'timeout() + offload()',
     'blocking Express',
     'connect-timeout',
     'connect-timeout + workerpool',
     'piscina + AbortController',
+    'oracle (simulated)',
   ],
 };
 

@@ -7,11 +7,17 @@ import workerpool from 'workerpool';
 import { serve } from '../lab/http-app.mjs';
 import { work } from '../tasks/tasks.mjs';
 
-/** One app with one CPU-heavy route, written in several ways, each as its documentation says. */
+/**
+ * One app with one CPU-heavy route, written in several ways, each as its documentation says. The client names the task,
+ * the size of its input, the work that it takes, and the limit.
+ */
 
-const [variant, workers, deadline] = process.argv.slice(2).map((arg, at) => (at === 0 ? arg : Number(arg)));
+const variant = process.argv[2];
+const workers = Number(process.argv[3]);
 const file = (name) => fileURLToPath(new URL(`../tasks/${name}`, import.meta.url));
 const app = express();
+const limitOf = (req) => Number(req.query.limit);
+const connectTimeoutOf = (req, res, next) => connectTimeout(limitOf(req))(req, res, next);
 
 app.get('/ping', (_req, res) => {
   res.send('pong');
@@ -25,7 +31,7 @@ const routes = {
   },
 
   'connect-timeout'() {
-    app.get('/work', connectTimeout(deadline), (req, res) => {
+    app.get('/work', connectTimeoutOf, (req, res) => {
       const result = work(Number(req.query.units));
       if (!req.timedout) res.json(result);
     });
@@ -37,7 +43,7 @@ const routes = {
       minWorkers: workers,
       maxWorkers: workers,
     });
-    app.get('/work', connectTimeout(deadline), async (req, res, next) => {
+    app.get('/work', connectTimeoutOf, async (req, res, next) => {
       try {
         const result = await pool.exec('work', [Number(req.query.units)]);
         if (!req.timedout) res.json(result);
@@ -51,7 +57,7 @@ const routes = {
     const pool = new Piscina({ filename: file('tasks.mjs'), minThreads: workers, maxThreads: workers });
     app.get('/work', async (req, res, next) => {
       const aborter = new AbortController();
-      const timer = setTimeout(() => aborter.abort(), deadline);
+      const timer = setTimeout(() => aborter.abort(), limitOf(req));
       res.on('close', () => aborter.abort());
       try {
         res.json(await pool.run(Number(req.query.units), { name: 'work', signal: aborter.signal }));
@@ -68,9 +74,21 @@ const routes = {
     const run = offload(work, { pool: createPool({ workers, minWorkers: workers }) });
     app.get(
       '/work',
-      timeout(deadline),
+      timeout(limitOf),
       run.handler((req) => [Number(req.query.units)]),
     );
+  },
+
+  'ours-with-size'() {
+    const pool = createPool({ workers, minWorkers: workers });
+    // Each of the tasks of a mix is a function of its own, whose time depends on the size in a way of its own.
+    const handlerOf = () =>
+      offload(work, { pool, size: (_units, size) => size }).handler(({ query }) => [
+        Number(query.units),
+        Number(query.size),
+      ]);
+    const tasks = new Map(['task', 'parse', 'diff', 'sort'].map((task) => [task, handlerOf()]));
+    app.get('/work', timeout(limitOf), (req, res, next) => tasks.get(req.query.task)(req, res, next));
   },
 };
 

@@ -21,15 +21,17 @@ const STYLE = `
   .line { fill: none; stroke-width: 2; stroke-linejoin: round } .line.ours { fill: none; stroke-width: 3.5 }
   .s0 { stroke: #0969da; fill: #0969da } .s1 { stroke: #8250df; fill: #8250df } .s2 { stroke: #8c959f; fill: #8c959f }
   .s3 { stroke: #bf3989; fill: #bf3989 } .s4 { stroke: #bc6c00; fill: #bc6c00 } .s5 { stroke: #1a7f37; fill: #1a7f37 }
+  .s6 { stroke: #1f2328; fill: #1f2328 }
   @media (prefers-color-scheme: dark) {
     text { fill: #9198a1 } .title, .head { fill: #f0f6fc } .paper { fill: #0d1117 }
     .grid { stroke: #30363d } .spread { stroke: #9198a1 } .peer { fill: #4a525c } .ours { fill: #4493f8 }
     .s0 { stroke: #4493f8; fill: #4493f8 } .s1 { stroke: #ab7df8; fill: #ab7df8 } .s2 { stroke: #848d97; fill: #848d97 }
     .s3 { stroke: #f778ba; fill: #f778ba } .s4 { stroke: #e3963e; fill: #e3963e } .s5 { stroke: #3fb950; fill: #3fb950 }
+    .s6 { stroke: #f0f6fc; fill: #f0f6fc }
   }`;
 
 /**
- * Panels hold either `rows` (bars: `name`, `value`, `low`, `high`, `ours`) or `series` (lines: `name`, `ours` and one
+ * Panels hold either `rows` (bars: `name`, `value`, `low`, `high`, `ours`) or `series` (lines: `name`, `ours`, `colour` and one
  * `{ value, low, high }` for each of the labels `x`; `log` and `most` shape the axis).
  */
 export function picture({ title, panels }) {
@@ -94,7 +96,7 @@ function lines({ title, x: labels, series, log, most, least = 0 }, x, y) {
   );
   const ticks = labels.map((label, at) => text(across(at), top + PLOT + 18, label, '', 'middle'));
   // Ours is drawn last, on top of the others.
-  const drawn = series.map(({ points, ours }, n) => {
+  const drawn = series.map(({ points, ours, colour: n }) => {
     const path = points.map(({ value }, at) => `${at === 0 ? 'M' : 'L'}${across(at)} ${down(value)}`).join('');
     const dots = points.map(({ value }, at) => `<circle class="s${n}" cx="${across(at)}" cy="${down(value)}" r="3"/>`);
     return `<path class="s${n} line ${ours ? 'ours' : ''}" style="fill:none" d="${path}"/>${dots.join('')}`;
@@ -105,11 +107,11 @@ function lines({ title, x: labels, series, log, most, least = 0 }, x, y) {
 function legend(series, y) {
   const column = (WIDTH - 2 * PAD) / LEGEND_COLUMNS;
   return series
-    .map(({ name, ours }, n) => {
+    .map(({ name, ours, colour }, n) => {
       const x = PAD + (n % LEGEND_COLUMNS) * column;
       const top = y + Math.floor(n / LEGEND_COLUMNS) * LEGEND_LINE;
       return (
-        `<rect class="s${n}" x="${x}" y="${top - 9}" width="14" height="${ours ? 10 : 8}" rx="2"/>` +
+        `<rect class="s${colour}" x="${x}" y="${top - 9}" width="14" height="${ours ? 10 : 8}" rx="2"/>` +
         text(x + 20, top, name, ours ? 'head' : '')
       );
     })

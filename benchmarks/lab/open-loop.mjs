@@ -1,12 +1,11 @@
 import { Agent, get } from 'node:http';
 import { setTimeout as wait } from 'node:timers/promises';
-import { seeded } from './stats.mjs';
 
 /**
  * Sends each request when its time has come, however slow the answers to the earlier ones are, as independent clients
- * do, and counts its latency from then. A client that has no answer by `giveUp` ms hangs up.
+ * do, and counts its latency from then. A client that has no answer by its `limit`, or else by `giveUp` ms, hangs up.
  *
- * @param arrivals `{ at, path, … }`, in the order of `at` (ms from now)
+ * @param arrivals `{ at, path, limit?, … }`, in the order of `at` (ms from now)
  * @returns the arrivals with `ms` and `ok`
  */
 export async function sendOpenLoop(port, arrivals, giveUp) {
@@ -22,31 +21,20 @@ export async function sendOpenLoop(port, arrivals, giveUp) {
   return Promise.all(answers);
 
   function send(arrival) {
+    const { limit = giveUp } = arrival;
     return new Promise((resolve) => {
       const elapsed = () => performance.now() - began - arrival.at;
       const end = (status) => {
         clearTimeout(patience);
         const ms = elapsed();
-        resolve({ ...arrival, ms, ok: status === 200 && ms <= giveUp });
+        resolve({ ...arrival, ms, ok: status === 200 && ms <= limit });
       };
       const request = get({ host: '127.0.0.1', port, agent, path: arrival.path }, (res) => {
         res.resume().once('close', () => end(res.complete ? res.statusCode : 0));
       });
       request.on('error', () => end(0));
-      const patience = setTimeout(() => request.destroy(new Error('gave up')), giveUp - elapsed());
+      const patience = setTimeout(() => request.destroy(new Error('gave up')), limit - elapsed());
     });
-  }
-}
-
-/** Arrivals that know nothing of each other: a Poisson process, the same for the same seed. */
-export function poisson({ perSecond, lasting, seed, request }) {
-  const random = seeded(seed);
-  const arrivals = [];
-  for (let at = gap(); at < lasting; at += gap()) arrivals.push({ at, ...request(random) });
-  return arrivals;
-
-  function gap() {
-    return (-Math.log(1 - random()) * 1000) / perSecond;
   }
 }
 

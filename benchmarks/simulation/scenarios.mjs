@@ -19,6 +19,15 @@ function quadratic(random) {
   return one(size, 5e-6 * size ** 2 * varied(random));
 }
 
+/** The same, where `share` is too large on top of that. */
+export function withHopeless(share) {
+  return (random) => {
+    if (random() >= share) return quadratic(random);
+    const size = between(random, 15_000, 200_000);
+    return one(size, 5e-6 * size ** 2 * varied(random));
+  };
+}
+
 function linear(random) {
   const size = between(random, 100, 100_000);
   return one(size, 1 + 0.005 * size * varied(random));
@@ -52,12 +61,8 @@ export const SCENARIOS = {
   },
   linear,
   quadratic,
-  /** With 12 in a hundred that no worker does within a second. */
-  hopeless(random) {
-    if (random() >= 0.1) return quadratic(random);
-    const size = between(random, 15_000, 200_000);
-    return one(size, 5e-6 * size ** 2 * varied(random));
-  },
+  /** 12 in a hundred take longer than a second, most of them far longer. */
+  hopeless: withHopeless(0.1),
   mixed,
   /** The size tells nothing. */
   bimodal(random) {
@@ -110,7 +115,7 @@ export function arrivalsOf({ draw, load, seed, workers = 1, lasting = 25_000 }) 
 const means = new Map();
 
 /** Of what an idle worker has done in time; what cannot be done is no load to be borne. */
-function meanWork(draw) {
+export function meanWork(draw) {
   if (!means.has(draw)) {
     const random = seeded(4711);
     const feasible = Array.from({ length: 40_000 }, () => draw(random)).filter(isPossible);
