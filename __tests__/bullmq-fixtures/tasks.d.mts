@@ -10,5 +10,6 @@ export function big(length: number): void;
 export function fail(): never;
 export function die(): void;
 export function mark(file: string, name: string, ms: number): string;
+export function slowAtFirst(file: string, name: string): string;
 export function burn(file: string, ms: number): void;
 export function untilAborted(file: string): Promise<void>;

@@ -1,4 +1,4 @@
-import { appendFileSync } from 'node:fs';
+import { appendFileSync, existsSync } from 'node:fs';
 import { progress, signal } from 'express-unblock/worker';
 
 export const echo = (value) => value;
@@ -52,6 +52,12 @@ export function mark(file, name, ms) {
   spin(ms);
   appendFileSync(file, `${name} end\n`);
   return name;
+}
+
+/** Takes long the first time only. */
+export function slowAtFirst(file, name) {
+  const isFirst = !existsSync(file);
+  return mark(file, name, isFirst ? 60_000 : 0);
 }
 
 /** Leaves the time in a file for as long as it runs. */
