@@ -65,6 +65,8 @@ const CHECK_MS = 2000;
 /** How long `XREAD` waits for replies, and after a failed one it is tried again. */
 const READ_MS = 2000;
 const RETRY_MS = 50;
+/** How exactly it is seen that a call can hardly be done in time any more. */
+const DEMOTE_MS = 50;
 /** So many beats in a row without word from Redis. Counted, since a process that was busy has not been listening. */
 const MOST_SILENT = 6;
 /** How long `close()` waits for Redis to forget the calls that were given up. */
@@ -116,12 +118,13 @@ class RemotePool implements TaskPool {
   readonly #marks = new Map<string, () => void>();
   #link!: RedisLink;
   #reader!: Redis;
+  #heardAt = () => performance.now();
   #queue: Queue | undefined;
   #disconnect = () => {};
   #beating: NodeJS.Timeout | undefined;
+  #demoting: NodeJS.Timeout | undefined;
   #isLooking = false;
   #lastReply = '0-0';
-  #readAt = performance.now();
   #silentBeats = 0;
   #services = { count: 0, workers: 0, busy: 0, queued: 0, others: 0, goneAt: undefined as number | undefined };
   #closing: Promise<void> | undefined;
@@ -158,6 +161,7 @@ class RemotePool implements TaskPool {
     const reader = connectInBackground(connection, {});
     this.#reader = reader.redis;
     this.#link = new RedisLink(main.redis, () => this.#onOpen());
+    this.#heardAt = () => Math.min(main.heardAt(), reader.heardAt());
     this.#disconnect = () => {
       main.end();
       reader.end();
@@ -280,6 +284,7 @@ class RemotePool implements TaskPool {
   #send(entry: Entry): void {
     const { call } = entry;
     this.#entries.set(entry.id, entry);
+    this.#demoting ??= background.runInAsyncScope(setInterval, undefined, () => this.#demote(), DEMOTE_MS).unref();
     if (this.#closing !== undefined) {
       call.fail('refused', poolClosed());
     } else if (entry.args.byteLength > this.#maxBytes) {
@@ -391,7 +396,6 @@ class RemotePool implements TaskPool {
           this.#replies,
           this.#lastReply,
         );
-        this.#readAt = performance.now();
         this.#onReplies(streams?.[0]?.[1] ?? []);
       } catch (error) {
         if (this.#reader.status === 'ready') this.#link.failure = error;
@@ -467,7 +471,6 @@ class RemotePool implements TaskPool {
 
   #beat(): void {
     this.#abandonWhereSilent();
-    this.#demote();
     if (this.#isLooking || this.#link.redis.status !== 'ready' || this.#link.state === 'opening') return;
     this.#isLooking = true;
     const work = this.#link.isOpen ? this.#look() : this.#link.open();
@@ -483,8 +486,7 @@ class RemotePool implements TaskPool {
 
   /** Without Redis no service can say how a call ended; by now they have stopped it by themselves. */
   #abandonWhereSilent(): void {
-    const heardAt = Math.min(this.#link.heardAt, this.#readAt);
-    this.#silentBeats = performance.now() - heardAt > READ_MS + BEAT_MS ? this.#silentBeats + 1 : 0;
+    this.#silentBeats = performance.now() - this.#heardAt() > READ_MS + BEAT_MS ? this.#silentBeats + 1 : 0;
     if (this.#silentBeats < MOST_SILENT) return;
     for (const { id, call, job } of this.#entries.values()) {
       if (job === undefined) continue;
@@ -495,6 +497,10 @@ class RemotePool implements TaskPool {
 
   /** As in the queue of a local pool: what can hardly be done in time any more lets all others go first. */
   #demote(): void {
+    if (this.#entries.size === 0) {
+      clearInterval(this.#demoting);
+      this.#demoting = undefined;
+    }
     for (const entry of this.#entries.values()) {
       const { call, job } = entry;
       if (job === undefined || entry.isDemoted || call.startedAt !== undefined || call.isFeasible) continue;

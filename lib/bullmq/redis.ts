@@ -64,9 +64,9 @@ export function reconnectDelay(attempt: number): number {
  * A connection that keeps no process alive, whether it is up or waits for its next attempt. It sends nothing twice and
  * holds nothing back: a job that is added again, since the answer was lost, would run twice.
  *
- * @returns with what ends it
+ * @returns with when the last byte came in, and what ends it
  */
-export function connectInBackground(connection: unknown, own: RedisOptions): { redis: Redis; end: () => void } {
+export function connectInBackground(connection: unknown, own: RedisOptions) {
   const redis = connect(connection, {
     ...own,
     autoResendUnfulfilledCommands: false,
@@ -75,7 +75,13 @@ export function connectInBackground(connection: unknown, own: RedisOptions): { r
   });
   let attempts = 0;
   let ended = false;
-  redis.on('connect', () => redis.stream.unref());
+  let heardAt = performance.now();
+  redis.on('connect', () => {
+    redis.stream.unref();
+    redis.stream.on('data', () => {
+      heardAt = performance.now();
+    });
+  });
   redis.on('ready', () => {
     attempts = 0;
   });
@@ -86,7 +92,7 @@ export function connectInBackground(connection: unknown, own: RedisOptions): { r
     ended = true;
     redis.disconnect();
   };
-  return { redis, end };
+  return { redis, heardAt: () => heardAt, end };
 }
 
 /** How much a measurement of Redis's clock is trusted less with each one after. */
