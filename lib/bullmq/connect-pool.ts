@@ -4,6 +4,7 @@ import type { Job, Queue } from 'bullmq';
 import type { Redis } from 'ioredis';
 import { badOption, notSerializable, poolClosed, queueFull, tooLarge, unreachable, workerDied } from '../errors';
 import { checkOptions, invalid, parseInteger, parseSize, type Size } from '../options';
+import { backlog } from '../pool/admission';
 import { Call, type CallLimits, type Ending, type Task } from '../pool/call';
 import {
   addPool,
@@ -341,7 +342,19 @@ class RemotePool implements TaskPool {
     if (workers === 0) return unreachable(1);
     // This pool's own calls are known; those of others as of the last look.
     const isFull = this.#entries.size - 1 + others >= workers + this.#maxQueue;
-    return isFull && entry.attempts === 1 ? queueFull(this.#secondsToWait()) : undefined;
+    if (entry.attempts > 1) return undefined;
+    const { call } = entry;
+    const refusal = call.task.admission?.refusal(call, this.#startsIn(call), performance.now());
+    return refusal ?? (isFull ? queueFull(this.#secondsToWait()) : undefined);
+  }
+
+  /** In how many milliseconds a worker has time for a call with this deadline. */
+  #startsIn({ deadlineAt }: Call): number {
+    const { workers, others } = this.#services;
+    if (this.#entries.size + others <= workers) return 0;
+    const calls = [...this.#entries.values()].map(({ call }) => call);
+    const othersMs = (others * (this.#calls.meanRunMs ?? 0)) / workers;
+    return backlog(calls, deadlineAt, workers, performance.now()) + othersMs;
   }
 
   #secondsToWait(): number {
@@ -495,7 +508,10 @@ class RemotePool implements TaskPool {
     }
   }
 
-  /** As in the queue of a local pool: what can hardly be done in time any more lets all others go first. */
+  /**
+   * As in the queue of a local pool: what can hardly be done in time any more lets all others go first, and what has
+   * waited in vain is refused.
+   */
   #demote(): void {
     if (this.#entries.size === 0) {
       clearInterval(this.#demoting);
@@ -503,7 +519,10 @@ class RemotePool implements TaskPool {
     }
     for (const entry of this.#entries.values()) {
       const { call, job } = entry;
-      if (job === undefined || entry.isDemoted || call.startedAt !== undefined || call.isFeasible) continue;
+      if (job === undefined || entry.isDemoted || call.startedAt !== undefined) continue;
+      const refusal = call.task.admission?.refusalAtTurn(call, this.#startsIn(call), performance.now());
+      if (refusal !== undefined) call.giveUp(refusal, 'refused');
+      if (refusal !== undefined || call.isFeasible) continue;
       entry.isDemoted = true;
       job.changePriority({ priority: priorityOf(this.#link.at(call.endsAt), false) }).catch(() => {});
     }
