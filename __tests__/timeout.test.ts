@@ -133,11 +133,20 @@ describe.each(expresses)('timeout on %s', (_, express) => {
     });
   });
 
-  it('lets requests through that are to be skipped', async () => {
+  it('sets no limit to requests that are to be skipped, and tells them of their client all the same', async () => {
     const { app, open } = makeApp();
     app.use(timeout(20, { skip: (req) => req.url === '/skipped' }));
-    app.get('/skipped', (req, res) => void res.json([req.deadline === undefined, currentDeadline() === undefined]));
-    expect((await (await open()).get('/skipped')).body).toBe('[true,true]');
+    app.get('/skipped', async (req, res) => {
+      const { deadline } = req;
+      await sleep(40);
+      res.json([
+        String(deadline.remaining()),
+        deadline.expired,
+        currentDeadline() === deadline,
+        deadline.signal.aborted,
+      ]);
+    });
+    expect((await (await open()).get('/skipped')).body).toBe('["Infinity",false,true,false]');
   });
 
   it('takes the most specific of several times, raising and lowering', async () => {

@@ -1,15 +1,17 @@
+import { AsyncResource } from 'node:async_hooks';
 import { channel } from 'node:diagnostics_channel';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { isAnyArrayBuffer, isMap, isSet } from 'node:util/types';
 import type { Request } from 'express';
 import type { HttpError } from 'http-errors';
-import { asError, bodyAlreadyRead, tooLarge, unsupportedCharset } from './errors';
+import { asError, badOption, bodyAlreadyRead, tooLarge, unsupportedCharset } from './errors';
 import { checkOptions, invalid, parseFunction, parseInteger, parseSize, type Size } from './options';
-import { abandonBody } from './request/body';
+import { abandonBody } from './request/connection';
 import { contexts } from './request/context';
 import { deadlineOf } from './request/deadline';
-import { cutOff, handOver } from './request/hand-over';
 import { type JsonLimits, JsonShape } from './request/json-shape';
+import { type Next, watchChunks } from './request/patches';
+import { cutOff, exitOf, takeOver } from './request/response';
 
 export type { JsonLimits };
 
@@ -22,8 +24,6 @@ export interface LimitInputOptions {
   /** Limits the shape of JSON bodies, as their bytes arrive and before anything parses them. */
   readonly json?: JsonLimits | undefined;
 }
-
-type Next = (error?: unknown) => void;
 
 const rejected = channel('express-unblock:reject');
 
@@ -131,26 +131,29 @@ function watch(
     return;
   }
 
-  const push = req.push;
-  req.push = function pushWatched(chunk, encoding) {
+  const { handlers } = deadlineOf(req, res);
+  const exit = exitOf(req, next);
+  // A body arrives outside of the app's own async context.
+  const onError = AsyncResource.bind((error: HttpError) => refuse(req, res, report(req, res, error), exit));
+  const isWatched = watchChunks(req, handlers, (chunk) => {
     const error = chunk === null ? undefined : look(chunk);
-    if (error === undefined) return push.call(this, chunk, encoding);
-    refuse(req, res, report(req, res, error), next);
-    return true;
-  };
-  contexts.run(deadlineOf(req, res).context, next);
+    if (error !== undefined) onError(error);
+    return error !== undefined;
+  });
+  if (isWatched) contexts.run(handlers, next);
+  else next(badOption('limitInput: the body of a request that is frozen or not extensible cannot be counted'));
 }
 
 /** What came in while an earlier middleware waited for something. */
 function peek(req: IncomingMessage, res: ServerResponse): Buffer | undefined {
   if (req.readableLength === 0) return undefined;
   // Whoever listens for data is told of it when it flows, not now too.
-  const { emit } = req;
-  req.emit = () => true;
+  const listeners = req.rawListeners('data') as ((chunk: unknown) => void)[];
+  req.removeAllListeners('data');
   const waiting = req.read(req.readableLength);
-  req.emit = emit;
   const encoding = req.readableEncoding ?? undefined;
   req.unshift(waiting, encoding);
+  for (const listener of listeners) req.on('data', listener);
   // Node drains a body that nobody reads, but takes this for a reader.
   res.on('finish', () => {
     if (req.readableFlowing === null) req.resume();
@@ -171,10 +174,10 @@ function refuseUnread(
 }
 
 /** The handlers are at work already. Where they have begun to answer, only cutting it off says that it went wrong. */
-function refuse(req: IncomingMessage, res: ServerResponse, error: HttpError, next: Next): void {
+function refuse(req: IncomingMessage, res: ServerResponse, error: HttpError, exit: (error: unknown) => void): void {
   if (res.headersSent && !res.writableEnded) cutOff(req, res, error);
   else if (res.headersSent) abandonBody(req, res);
-  else handOver(req, res, error, () => abandonBody(req, res, undefined, () => next(error)));
+  else takeOver(req, res, error, () => abandonBody(req, res, undefined, () => exit(error)));
 }
 
 function report<E extends HttpError>(req: IncomingMessage, res: ServerResponse, error: E): E {

@@ -50,6 +50,11 @@ export interface CallOptions {
    * with is dropped.
    */
   readonly onProgress?: ((value: any) => void) | undefined;
+  /**
+   * True for a call that belongs to no request, though it is made inside one: neither its deadline nor its client's
+   * leaving ends it. For what a request does for the whole app, such as filling a cache. Default false.
+   */
+  readonly detached?: boolean | undefined;
 }
 
 /** A function that runs in a worker process: the parameters and the result of the original, as a promise. */
@@ -214,13 +219,15 @@ function isFile(name: string): boolean {
 }
 
 function parseCall(options: CallOptions): ParsedCall {
-  checkOptions('with', options, ['signal', 'timeout', 'onProgress']);
-  const { signal, timeout, onProgress } = options;
+  checkOptions('with', options, ['signal', 'timeout', 'onProgress', 'detached']);
+  const { signal, timeout, onProgress, detached = false } = options;
   if (signal !== undefined && typeof signal?.addEventListener !== 'function') {
     throw invalid('with', 'signal', 'an AbortSignal', signal);
   }
   if (onProgress !== undefined) parseFunction('with', 'onProgress', onProgress);
-  return { signal, onProgress, timeout: timeout === undefined ? undefined : parseTime('with', 'timeout', timeout) };
+  parseChoice('with', 'detached', detached, [true, false]);
+  const time = timeout === undefined ? undefined : parseTime('with', 'timeout', timeout);
+  return { signal, onProgress, detached, timeout: time };
 }
 
 function offloaded(name: string, start: Start): Offloaded<unknown[], unknown> {

@@ -3,16 +3,16 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Request } from 'express';
 import { asError, timedOut, uploadTimedOut } from './errors';
 import { checkOptions, parseChoice, parseFunction, parseTime, type Time } from './options';
-import { abandonBody } from './request/body';
-import { awaitsContinue } from './request/connection';
+import { abandonBody, awaitsContinue } from './request/connection';
 import { contexts, type Deadline } from './request/context';
-import { deadlineOf } from './request/deadline';
-import { cutOff, handOver } from './request/hand-over';
+import { deadlineOf, type RequestDeadline } from './request/deadline';
+import type { Next } from './request/patches';
+import { cutOff, exitOf, takeOver } from './request/response';
 
 declare global {
   namespace Express {
     interface Request {
-      /** The request's deadline; there behind a `timeout()`, and in the handlers that `offload` makes. */
+      /** The request's deadline; there behind a `timeout()`, except for upgrades, and in the handlers that `offload` makes. */
       deadline: Deadline;
     }
   }
@@ -25,7 +25,7 @@ export interface TimeoutOptions {
    * sent; one cut off half-way has its connection destroyed, so that nobody takes it for a whole one.
    */
   readonly until?: 'head' | 'response' | undefined;
-  /** Requests for which this returns true are let through as if the middleware were not there. */
+  /** Requests for which this returns true get no limit; `req.deadline` still tells of their client. */
   readonly skip?: ((req: Request) => boolean) | undefined;
 }
 
@@ -54,22 +54,23 @@ export function timeout(time: Time | ((req: Request) => Time), options: TimeoutO
   const until = parseChoice('timeout', 'until', met, ['head', 'response']);
   const skip = options.skip === undefined ? undefined : parseFunction('timeout', 'skip', options.skip);
 
-  return function timeoutMiddleware(req: IncomingMessage, res: ServerResponse, next: (error?: unknown) => void): void {
-    let limit: number | undefined;
+  return function timeoutMiddleware(req: IncomingMessage, res: ServerResponse, next: Next): void {
+    // Behind an upgrade stands a socket, not a response.
+    if ((req as { upgrade?: boolean }).upgrade) {
+      next();
+      return;
+    }
+    let deadline: RequestDeadline;
     try {
-      if (!skip?.(req as Request)) limit = limitOf(req as Request);
+      deadline = deadlineOf(req, res);
+      if (!skip?.(req as Request)) deadline.start(limitOf(req as Request), () => expire(req, res, until, exit));
     } catch (error) {
       next(asError(error));
       return;
     }
-    if (limit === undefined) {
-      next();
-      return;
-    }
-    const deadline = deadlineOf(req, res);
-    deadline.start(limit, () => expire(req, res, until, next));
+    const exit = exitOf(req, next);
     if (contexts.getStore()?.deadline === deadline) next();
-    else contexts.run(deadline.context, next);
+    else contexts.run(deadline.handlers, next);
   };
 }
 
@@ -77,11 +78,10 @@ function expire(
   req: IncomingMessage,
   res: ServerResponse,
   until: 'head' | 'response',
-  next: (error: unknown) => void,
+  exit: (error: unknown) => void,
 ): void {
-  const answering = res.headersSent;
   const deadline = deadlineOf(req, res);
-  if (answering && (until === 'head' || res.writableFinished)) {
+  if (res.headersSent && (until === 'head' || res.writableFinished)) {
     deadline.clear();
     return;
   }
@@ -89,15 +89,15 @@ function expire(
   const stalled = waitsForClient(req);
   const error = (stalled ? uploadTimedOut : timedOut)(deadline.limit);
   if (passed.hasSubscribers) passed.publish({ req, res, error });
-  if (answering) {
+  if (res.headersSent) {
     cutOff(req, res, error);
     return;
   }
   abandonBody(req, res, stalled ? Number.POSITIVE_INFINITY : undefined);
-  handOver(req, res, error, next);
+  takeOver(req, res, error, () => exit(error));
 }
 
 /** A body that stopped because nobody here reads it, or that was not asked for yet, is not the client's fault. */
 function waitsForClient(req: IncomingMessage): boolean {
-  return !req.complete && !awaitsContinue(req) && req.readableLength < req.readableHighWaterMark;
+  return req.complete === false && !awaitsContinue(req) && req.readableLength < req.readableHighWaterMark;
 }

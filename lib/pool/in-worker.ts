@@ -5,7 +5,7 @@ import { notSerializable } from '../errors';
 import type { Settings, Start } from '../offload';
 import { invalid } from '../options';
 import { Recent } from '../recent';
-import { contexts } from '../request/context';
+import { deadlineOfCall } from '../request/context';
 import { type Parcel, type TaskDefinition, wrap } from '../wire';
 import { harmless } from '../worker/in-place';
 import { Admission } from './admission';
@@ -46,10 +46,8 @@ function inWorker(definition: TaskDefinition, pool: TaskPool, settings: Settings
   const times = admission?.times ?? new RunTimes();
   const task: Task = { id: idOf(definition), definition, reclaim, times, admission };
 
-  async function start(...[args, { signal, timeout, onProgress }]: Parameters<Start>) {
-    const context = contexts.getStore();
-    // Error handlers have no deadline: their answer is what comes of one that has passed.
-    const deadline = context?.deadline.context === context ? context?.deadline : undefined;
+  async function start(...[args, { signal, timeout, onProgress, detached }]: Parameters<Start>) {
+    const deadline = detached ? undefined : deadlineOfCall();
     const signals = [signal, deadline?.signal].filter((one) => one !== undefined);
     for (const one of signals) one.throwIfAborted();
     const size = admission && measure(name, sizeOf, args);

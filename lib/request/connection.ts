@@ -1,7 +1,248 @@
+import { AsyncResource } from 'node:async_hooks';
 import { subscribe } from 'node:diagnostics_channel';
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import { abandonBody } from './body';
-import { makeLast } from './last';
+import { IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { Socket } from 'node:net';
+import { contexts } from './context';
+import { deadlineOf } from './deadline';
+import { callLate } from './late';
+import { beforeWrite, closeWithHead, endForReaders, filterConnections, onRead, replaceDestroySoon } from './patches';
+
+/** Up to here the rest of an abandoned body is read and the connection kept; a longer rest costs the connection. */
+const KEPT = 256 * 1024;
+/** How much, and for how long after the answer, the rest of a body is read so that the client can read the answer. */
+const LINGER_BYTES = 64 * 1024 * 1024;
+const LINGER_MS = 2000;
+const LOOK_EVERY_MS = 50;
+
+/**
+ * Nobody will hear of the rest of this body: readers see the stream closed, arriving bytes are dropped as they come.
+ * To Express's final handler the request is over, so that it answers at once instead of after the upload.
+ *
+ * @param remainder bytes still to come; `undefined` when unknown
+ * @param answer called when it is known whether the answer may keep the connection: at once if it may not, otherwise
+ *   when nothing more is there to read, which was sent by someone who had not read the answer
+ */
+export function abandonBody(req: IncomingMessage, res: ServerResponse, remainder?: number, answer?: () => void): void {
+  const upload = req.complete === false ? (uploads.get(req) ?? Upload.of(req, res)) : undefined;
+  if (upload === undefined) answer?.();
+  else upload.abandon(remainder, answer);
+}
+
+/** The client waits for `100 Continue` and has not been told to go ahead. */
+export function awaitsContinue(req: IncomingMessage): boolean {
+  return uploads.get(req)?.state === 'awaiting 100';
+}
+
+/** Those that wait for a `100`. */
+const uploads = new WeakMap<IncomingMessage, Upload>();
+
+/** The abandoned body whose end nobody has seen yet, on its connection. */
+const abandonedOn = new WeakMap<Socket, Upload>();
+
+/**
+ * The body of a request, its answer, and the connection behind both:
+ *
+ *     awaiting 100 → reading → abandoned → answered → kept
+ *                 └────────────↗                  └→ closing
+ *
+ * - `awaiting 100`: the client sends its body when it is told to, or does not: as long as nobody knows, the answer is
+ *   the last on its connection
+ * - `reading`: as without us
+ * - `abandoned`: its readers see it closed, and its rest is dropped
+ * - `answered`: the response is with the socket; the rest is still dropped, within bounds
+ * - `kept`: the rest has arrived and was short: the connection serves the next request
+ * - `closing`: we have said that we are done, and wait until the client is, too. Closing a connection with unread
+ *   input resets it, and the client may lose the answer (RFC 9112, section 9.6)
+ */
+class Upload {
+  state: 'awaiting 100' | 'reading' | 'abandoned' | 'answered' | 'kept' | 'closing' = 'reading';
+  /** The answer is the last on its connection. */
+  #isLast = false;
+  #arrived = false;
+  /** Something followed: nobody knows any more what the client takes for what. */
+  #followed = false;
+  /** What is still to come is, as far as anybody knows, too much to keep the connection for. */
+  #isLong = () => false;
+  #startedAt = 0;
+  #answeredAt = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #restoreDestroySoon = () => {};
+
+  private constructor(
+    private readonly req: IncomingMessage,
+    private readonly res: ServerResponse,
+    private readonly socket: Socket,
+  ) {}
+
+  /** `undefined` where no connection of Node's own is behind a request, as in tests: there is nothing to drop. */
+  static of(req: IncomingMessage, res: ServerResponse): Upload | undefined {
+    const { socket } = req;
+    const server = (socket as { server?: Server } | undefined)?.server;
+    if (!(socket instanceof Socket && req instanceof IncomingMessage && server)) return undefined;
+    if (!Object.isExtensible(req) || !Object.isExtensible(socket)) return undefined;
+    const upload = new Upload(req, res, socket);
+    closeWithHead(res, () => upload.#isLast);
+    return upload;
+  }
+
+  /** The `100` goes out when the body is first read, so that a refusal can come instead. */
+  awaitRead(): void {
+    this.state = 'awaiting 100';
+    this.#isLast = true;
+    const { req, res } = this;
+    let begun = false;
+    const proceed = () => {
+      if (begun || res.writableEnded || this.state !== 'awaiting 100') return;
+      this.state = 'reading';
+      if (!res.headersSent) {
+        this.#isLast = false;
+        res.writeContinue();
+      } else {
+        // Behind a head that is made and waits for its first byte, Node refuses it from version 24 on.
+        res.socket?.write('HTTP/1.1 100 Continue\r\n\r\n');
+      }
+    };
+    onRead(req, proceed);
+    // An answer that begins and does not end may go on with what is read: behind its head it is too late for the
+    // `100`. One that refused the body has destroyed the request.
+    beforeWrite(res, () => {
+      if (res.statusCode < 400 && !req.destroyed) proceed();
+      begun = true;
+    });
+    res.prependListener('finish', () => {
+      if (this.state === 'awaiting 100') this.abandon();
+    });
+  }
+
+  abandon(remainder?: number, answer?: () => void): void {
+    if (this.state !== 'awaiting 100' && this.state !== 'reading') {
+      answer?.();
+      return;
+    }
+    const { res, socket } = this;
+    this.state = 'abandoned';
+    this.#startedAt = socket.bytesRead;
+    this.#isLong = () => (remainder ?? this.#taken) > KEPT;
+    abandonedOn.set(socket, this);
+    // Node sets it on every connection of an HTTP server, for its own listeners.
+    const { server } = socket as Socket & { server: Server };
+    if (!filterConnections(server, isTaken)) this.#isLast = true;
+    this.#restoreDestroySoon = replaceDestroySoon(socket, () => this.#onLastResponse());
+    this.#dropRest();
+
+    // Handed over to the socket; over TLS it is finished only after the client may have sent its next request.
+    if (res.writableFinished) this.#onAnswered();
+    else {
+      const onAnswered = () => this.#onAnswered();
+      res.on('prefinish', onAnswered).prependListener('finish', onAnswered);
+    }
+    if (answer !== undefined) this.#answerWhenKnown(answer);
+    else if (this.#isLong()) this.#isLast = true;
+  }
+
+  get #taken(): number {
+    return this.socket.bytesRead - this.#startedAt;
+  }
+
+  /** Told of what a server would hand on. @returns true: it must not */
+  onFollowed(): true {
+    this.#followed = true;
+    return true;
+  }
+
+  #dropRest(): void {
+    const { req, res } = this;
+    endForReaders(req, (chunk) => {
+      if (chunk === null) this.#arrived = true;
+      if (this.#arrived && this.state === 'answered') this.#settle();
+      return this.#taken <= LINGER_BYTES;
+    });
+    // Whoever still listens to the body is the handlers.
+    const deadline = deadlineOf(req, res);
+    contexts.run(deadline.handlers, () => req.destroy());
+    // As Node tells them of a client that has left: by this, proxies and upload parsers know to clean up. Once the
+    // request is no longer theirs, since some of them hand on an error of their own.
+    process.nextTick(() => {
+      req.aborted = true;
+      callLate(deadline, () => req.emit('aborted'));
+    });
+    this.socket.resume();
+  }
+
+  #answerWhenKnown(answer: () => void): void {
+    const { socket } = this;
+    let isDecided = false;
+    const decide = (nothingCame: boolean) => {
+      if (isDecided) return;
+      if (this.#followed || this.#isLong()) this.#isLast = true;
+      isDecided = nothingCame || this.#closes;
+      if (isDecided) {
+        socket.off('end', onEnd);
+        answer();
+        return;
+      }
+      const before = socket.bytesRead;
+      setImmediate(() => decide(socket.bytesRead === before));
+    };
+    // Node is about to end its side too.
+    const onEnd = AsyncResource.bind(() => decide(true));
+    socket.prependListener('end', onEnd);
+    // One turn of the event loop reads what there is; the one that we are in may be in the middle of it.
+    if (this.#isLong()) decide(false);
+    else setImmediate(decide, false);
+  }
+
+  get #closes(): boolean {
+    return this.#isLast || !this.res.shouldKeepAlive;
+  }
+
+  #onAnswered(): void {
+    if (this.state !== 'abandoned' || this.socket.destroyed) return;
+    this.state = 'answered';
+    this.#answeredAt = performance.now();
+    this.#timer = setInterval(() => this.#settle(), LOOK_EVERY_MS).unref();
+    this.socket.on('close', this.#stop);
+    this.#settle();
+  }
+
+  /** After an earlier response it ends the connection; after this one, that waits. */
+  #onLastResponse(): void {
+    if (this.state === 'abandoned') {
+      this.#restoreDestroySoon();
+      this.socket.destroySoon();
+    } else this.#isLast = true;
+  }
+
+  #settle(): void {
+    const { socket } = this;
+    if (this.#arrived && this.state === 'answered' && !this.#closes && !this.#followed && !this.#isLong()) {
+      this.state = 'kept';
+      abandonedOn.delete(socket);
+      this.#restoreDestroySoon();
+      this.#stop();
+    } else if (performance.now() - this.#answeredAt > LINGER_MS) socket.destroy();
+    else if (this.#taken > LINGER_BYTES) socket.pause().end();
+    else if (this.#arrived || this.#followed || socket.readableEnded) {
+      this.state = 'closing';
+      setImmediate(endAndDrop, socket);
+    }
+  }
+
+  readonly #stop = (): void => {
+    clearInterval(this.#timer);
+    this.socket.off('close', this.#stop);
+  };
+}
+
+function isTaken(socket: Socket): boolean {
+  return abandonedOn.get(socket)?.onFollowed() ?? false;
+}
+
+/** What still comes in is not even parsed. */
+function endAndDrop(socket: Socket): void {
+  socket.removeAllListeners('data').on('data', () => {});
+  socket.resume().end();
+}
 
 /**
  * By itself Node writes `100 Continue` before the request is looked at (RFC 9110, section 10.1.1), unless the server
@@ -14,52 +255,13 @@ subscribe('http.server.request.start', (message) => {
   server.once('checkContinue', continueOnRead);
 });
 
-const awaiting = new WeakSet<IncomingMessage>();
-
-/** The client waits for `100 Continue` and has not been told to go ahead. */
-export function awaitsContinue(req: IncomingMessage): boolean {
-  return awaiting.has(req);
-}
-
-/** The `100` goes out when the body is first read, so that a refusal can come instead. */
 function continueOnRead(this: Server, req: IncomingMessage, res: ServerResponse): void {
   if (this.listenerCount('checkContinue') > 0) return;
-  const { _read: read } = req;
-  const write = res.write as (...args: unknown[]) => boolean;
-  const { flushHeaders } = res;
-  awaiting.add(req);
-  // Answered unread, the client may send the body or not: what follows could be taken for either.
-  const keep = makeLast(res);
-  res.prependListener('finish', () => {
-    if (awaiting.has(req)) abandonBody(req, res);
-  });
-
-  let begun = false;
-  const proceed = () => {
-    if (begun || res.writableEnded || !awaiting.delete(req)) return;
-    keep();
-    // Behind a head that is made and waits for its first byte, Node refuses it from version 24 on.
-    if (res.headersSent) res.socket?.write('HTTP/1.1 100 Continue\r\n\r\n');
-    else res.writeContinue();
-  };
-  req._read = function firstRead(size) {
-    req._read = read;
-    proceed();
-    read.call(this, size);
-  };
-  // An answer that begins and does not end may go on with what is read: behind its head it is too late for the `100`.
-  // One that refused the body has destroyed the request.
-  const begin = () => {
-    if (res.statusCode < 400 && !req.destroyed) proceed();
-    begun = true;
-  };
-  res.write = function writeBehindContinue(this: ServerResponse, ...args: unknown[]) {
-    begin();
-    return write.apply(this, args);
-  } as typeof res.write;
-  res.flushHeaders = function flushBehindContinue() {
-    begin();
-    flushHeaders.call(this);
-  };
+  const upload = Upload.of(req, res);
+  if (upload === undefined) res.writeContinue();
+  else {
+    uploads.set(req, upload);
+    upload.awaitRead();
+  }
   this.emit('request', req, res);
 }

@@ -1,5 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { Time } from '../options';
+import type { RequestDeadline } from './deadline';
 
 /** The one deadline of a request: `req.deadline`, and `currentDeadline()` from anywhere inside the request. */
 export interface Deadline {
@@ -22,25 +23,32 @@ export interface Deadline {
   clear(): void;
 }
 
-/** What runs on behalf of a request, either its handlers or, after it failed, its error handlers. */
+/** On whose behalf code runs. Both hold the same `res`; the async context tells which of them is calling. */
 export interface RequestContext {
-  readonly deadline: Deadline & {
-    /** When it passes, on the clock of `performance.now()`. */
-    readonly at: number;
-    /** Hears whenever `at` is moved; returns what takes the listener off. */
-    onMove(listener: () => void): () => void;
-    /** Why the work was stopped. */
-    readonly reason: unknown;
-    /** That of the handlers. */
-    readonly context: RequestContext;
-  };
-  /** There once the response is no longer theirs to write: reports what they still do, and how it failed. */
-  late: ((method: string, error?: unknown) => void) | undefined;
+  readonly role: 'handler' | 'error handler';
+  readonly deadline: RequestDeadline;
 }
 
 export const contexts = new AsyncLocalStorage<RequestContext>();
 
+/**
+ * The context that the calling code runs in. What a request opened for the whole app (a pool, a timer, a socket) keeps
+ * the request's context for life; from some seconds after the response it belongs to no request.
+ */
+export function currentContext(): RequestContext | undefined {
+  const context = contexts.getStore();
+  return context?.deadline.isPast ? undefined : context;
+}
+
 /** The deadline of the request that the calling code runs for; `undefined` outside of one. */
 export function currentDeadline(): Deadline | undefined {
-  return contexts.getStore()?.deadline;
+  return currentContext()?.deadline;
+}
+
+/** The deadline that a call made now must keep. Error handlers have none: their answer comes of one that has passed. */
+export function deadlineOfCall(): RequestDeadline | undefined {
+  const context = currentContext();
+  if (context?.role !== 'handler') return undefined;
+  const { deadline } = context;
+  return deadline.reason === undefined || deadline.refusesCalls() ? deadline : undefined;
 }

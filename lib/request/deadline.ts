@@ -1,33 +1,65 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import { clientClosed } from '../errors';
+import { badOption, clientClosed } from '../errors';
 import { parseTime, type Time } from '../options';
 import { contexts, type Deadline, type RequestContext } from './context';
-import { forgiveLateErrors } from './late-errors';
+import { type Failure, forgiveLateErrors, reportLate } from './late';
+import { guardRouters, type Next, watchChunks } from './patches';
 
+/** How long after the response a request still counts as the one for which code runs. */
+export const PAST_MS = 5000;
+/** How long the calls of a handler are refused after it was told that its request is over. */
+const TOLD_MS = 100;
+
+/**
+ * The deadline of a request, made on first use.
+ *
+ * @throws TypeError `ERR_UNBLOCK_BAD_OPTION` for a request that cannot have one
+ */
 export function deadlineOf(req: IncomingMessage, res: ServerResponse): RequestDeadline {
-  // On the request itself: a WeakMap of requests costs the garbage collector more than all the rest of this file.
-  const holder = req as { deadline?: unknown };
-  if (holder.deadline instanceof RequestDeadline) return holder.deadline;
+  return existingDeadline(req) ?? makeDeadline(req, res);
+}
+
+/** On the request itself: a WeakMap of requests costs the garbage collector more than all the rest of this file. */
+function existingDeadline(req: IncomingMessage): RequestDeadline | undefined {
+  const { deadline } = req as { deadline?: unknown };
+  return deadline instanceof RequestDeadline ? deadline : undefined;
+}
+
+function makeDeadline(req: IncomingMessage, res: ServerResponse): RequestDeadline {
+  if (req.httpVersionMajor >= 2) {
+    throw badOption('express-unblock: a request over HTTP/2 can have no deadline and no limit; serve it over HTTP/1.1');
+  }
   const deadline = new RequestDeadline(req, res);
-  holder.deadline = deadline;
-  const { headers } = req;
-  if (headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined) listenIn(req, deadline);
+  if (!Reflect.set(req, 'deadline', deadline)) {
+    throw badOption('express-unblock: req.deadline cannot be set, since req is frozen or not extensible');
+  }
+  guardRouters(req, nextFor);
+  if (hasBody(req)) watchChunks(req, deadline.handlers);
   return deadline;
 }
 
-/** A body arrives in the context of its connection; what its listeners do belongs to the request all the same. */
-function listenIn(req: IncomingMessage, deadline: RequestDeadline): void {
-  const { emit } = req;
-  req.emit = function emitInContext(...args: unknown[]) {
-    if (contexts.getStore()?.deadline === deadline) return Reflect.apply(emit, this, args);
-    return contexts.run(deadline.context, () => Reflect.apply(emit, this, args));
-  };
+function hasBody({ method, headers }: IncomingMessage): boolean {
+  // Before the headers are read: Node parses them when they are first asked for.
+  if (method === 'GET' || method === 'HEAD') return false;
+  return headers?.['content-length'] !== undefined || headers?.['transfer-encoding'] !== undefined;
+}
+
+/** A late handler begins no other. */
+function nextFor(req: IncomingMessage, res: ServerResponse, next: Next): Next | undefined {
+  const deadline = existingDeadline(req);
+  if (deadline === undefined) return next;
+  if (deadline.answering !== deadline.handlers && !deadline.mayAnswer()) {
+    reportLate(deadline, 'next');
+    return undefined;
+  }
+  deadline.closeListeners = res.listenerCount('close');
+  return deadline.guard(next);
 }
 
 const queues = new WeakMap<Socket, Set<() => void>>();
 
-/** Behind an earlier request on its connection a response has no socket yet, and is not told when that closes. */
+/** Behind an earlier request on its connection a response has no socket yet; Node 20 and 22 never tell it of the end. */
 function onCloseInQueue(socket: Socket, res: ServerResponse, listener: () => void): void {
   const queue = queues.get(socket) ?? new Set();
   queues.set(socket, queue);
@@ -44,37 +76,51 @@ function tellQueue(this: Socket): void {
   for (const listener of queues.get(this) ?? []) listener();
 }
 
+/** Its own `writableFinished` says yes of what was ended on a dead connection, on Node 20 and 22. */
+function isUnfinished(res: ServerResponse): boolean {
+  return res.writableFinished === false || res.socket?.destroyed === true;
+}
+
 const doNothing = (): void => {};
 
 export class RequestDeadline implements Deadline {
-  /** The handlers' own context; the error handlers get another. */
-  readonly context: RequestContext = { deadline: this, late: undefined };
+  readonly handlers: RequestContext = { role: 'handler', deadline: this };
+  /** Whose response it is: the handlers', after a failure the error handlers', at last nobody's. */
+  answering: RequestContext | undefined = this.handlers;
   expired = false;
   /** The limit last set, in milliseconds. */
   limit = Number.POSITIVE_INFINITY;
   /** When it passes, on the clock of `performance.now()`. */
   at = Number.POSITIVE_INFINITY;
+  /** Why the work was stopped. */
+  reason: unknown;
+  /** There from when the response was taken from the handlers until their last deeds have been told. */
+  failure: Failure | undefined;
+  /** How many listened for `close` when the handler that runs now was begun. */
+  closeListeners = 0;
   #onExpire = doNothing;
   #movers: Set<() => void> | undefined;
   #timer: NodeJS.Timeout | undefined;
-  #over = false;
-  /** Why the work was stopped. */
-  reason: unknown;
+  #isOver = false;
+  #closedAt = Number.POSITIVE_INFINITY;
+  #toldAt = Number.POSITIVE_INFINITY;
   #controller: AbortController | undefined;
 
   constructor({ socket }: IncomingMessage, res: ServerResponse) {
     const queued = res.socket === null && !res.writableEnded;
-    if (!res.writableEnded && (res.destroyed || (queued && socket.destroyed))) this.abort(clientClosed());
+    if (!res.writableEnded && (res.destroyed || (queued && socket?.destroyed))) this.abort(clientClosed());
     const onClose = () => {
-      if (!res.writableEnded) this.abort(clientClosed());
-      this.#over = true;
+      if (isUnfinished(res)) this.abort(clientClosed());
+      this.#isOver = true;
+      this.#closedAt = Math.min(this.#closedAt, performance.now());
       this.clear();
-      // A connection opened on behalf of this request, and kept in a pool, would keep its `req` and `res` as well.
+      // What outlives the request keeps its context, and must not keep its `req` and `res` as well.
       this.#onExpire = doNothing;
     };
     // The request's own 'close' comes as soon as its body was read, and does not mean that the client left.
     res.on('close', onClose);
-    if (queued) onCloseInQueue(socket, res, onClose);
+    if (queued && socket) onCloseInQueue(socket, res, onClose);
+    this.closeListeners = res.listenerCount?.('close') ?? 0;
   }
 
   /** Made when first asked for: most requests never do. */
@@ -84,6 +130,21 @@ export class RequestDeadline implements Deadline {
       if (this.reason !== undefined) this.#controller.abort(this.reason);
     }
     return this.#controller.signal;
+  }
+
+  /** The response was over some seconds ago. */
+  get isPast(): boolean {
+    return performance.now() - this.#closedAt > PAST_MS;
+  }
+
+  /**
+   * Whether a call for a request that was stopped must not begin. With the first one its handler is told; what goes on
+   * calling after that was opened for the whole app, such as a queue, and its calls run.
+   */
+  refusesCalls(): boolean {
+    const now = performance.now();
+    this.#toldAt = Math.min(this.#toldAt, now);
+    return now - this.#toldAt < TOLD_MS;
   }
 
   start(limit: number, onExpire: () => void): void {
@@ -118,17 +179,34 @@ export class RequestDeadline implements Deadline {
 
   /** Stops the work: there will be no answer from it. The first reason counts. */
   abort(reason: unknown): void {
-    if (this.#over) return;
-    this.#over = true;
+    if (this.#isOver) return;
+    this.#isOver = true;
     this.clear();
     this.reason = reason;
     forgiveLateErrors();
     if (this.#controller === undefined) return;
-    contexts.run(this.context, () => this.#controller?.abort(reason));
+    contexts.run(this.handlers, () => this.#controller?.abort(reason));
+  }
+
+  /** The calling code may write the response, and go on to the next handler. */
+  mayAnswer(): boolean {
+    return this.answering !== undefined && contexts.getStore() === this.answering;
+  }
+
+  /** A `next` that goes nowhere once the response belongs to others than to whom it was given. */
+  guard(next: Next): Next {
+    const given = this.answering;
+    return (error) => {
+      if (this.answering === given && given?.role === 'handler') next(error);
+      // From a callback that has lost the context, too.
+      else if (this.answering === given && given !== undefined) contexts.run(given, next, error);
+      else if (this.mayAnswer()) next(error);
+      else reportLate(this, 'next', error);
+    };
   }
 
   #set(limit: number): void {
-    if (this.#over || this.#onExpire === doNothing) return;
+    if (this.#isOver || this.#onExpire === doNothing) return;
     clearTimeout(this.#timer);
     this.limit = limit;
     this.#moveTo(performance.now() + limit);

@@ -7,14 +7,12 @@ import { deadlineOf } from './deadline';
 export function handlerOf(run: (req: Request<any>) => Promise<unknown>): RequestHandler<any> {
   return async function offloadHandler(req, res, next) {
     // Without a timeout() before it, the request has no limit, but its client may leave.
-    const deadline = deadlineOf(req, res);
-    const current = contexts.getStore();
-    const context = current?.deadline === deadline ? current : deadline.context;
     try {
+      const deadline = deadlineOf(req, res);
+      const current = contexts.getStore();
+      const context = current?.deadline === deadline ? current : deadline.handlers;
       send(res, await contexts.run(context, run, req));
     } catch (error) {
-      // The error handlers have it already.
-      if (context.late && error === deadline.signal.reason) return;
       next(asError(error));
     }
   };

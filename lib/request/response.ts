@@ -1,0 +1,160 @@
+import { AsyncResource } from 'node:async_hooks';
+import { type IncomingMessage, ServerResponse, STATUS_CODES } from 'node:http';
+import { TLSSocket } from 'node:tls';
+import type { HttpError } from 'http-errors';
+import { contexts, type RequestContext } from './context';
+import { deadlineOf, PAST_MS, type RequestDeadline } from './deadline';
+import { callLate, Failure, forgiveLateErrors, reportLate } from './late';
+import { freezeRoute, type Next, type Reservation, reserve, showAsOver } from './patches';
+
+/** How long the app's error handlers may stay silent before a bare response goes out in their place. */
+const PATIENCE_MS = 1000;
+
+/** Headers that tell of the body the handler never sent; all others (CORS, security, request id) stay. */
+const OF_THE_BODY =
+  /^(content-(?!security-policy).*|etag|last-modified|cache-control|expires|age|pragma|accept-ranges|location|refresh|transfer-encoding|trailer|(repr-)?digest|sourcemap|warning|(surrogate|cdn-cache)-control|x-sendfile|x-accel-.*)$/i;
+
+/** A failure that is already known when `next` is called: an error of `http-errors`. */
+type Failing = Pick<HttpError, 'status'>;
+
+/**
+ * Where an error found later than `next` was called leaves the routers. Had the handler called `next(error)`, the
+ * innermost router that is at work now would have it first: Express keeps that router's own `next` on the request.
+ */
+export function exitOf(req: IncomingMessage, next: Next): (error: unknown) => void {
+  const routed = req as IncomingMessage & { next?: unknown };
+  const { next: outermost } = routed;
+  return (error) => {
+    const { next: innermost } = routed;
+    if (typeof innermost === 'function' && innermost !== outermost) innermost(error);
+    else next(error);
+  };
+}
+
+/**
+ * Takes the response from handlers that may be at work, and gives it to the app's error handlers: until it is over,
+ * only what they do, at once or later, goes through; what the handlers still do neither throws nor sends a byte.
+ * Where that cannot be done with this `res`, a bare answer goes out instead.
+ *
+ * @param proceed calls the error handlers
+ */
+export function takeOver(req: IncomingMessage, res: ServerResponse, error: Failing, proceed: () => void): void {
+  const deadline = deadlineOf(req, res);
+  if (deadline.answering !== deadline.handlers) return;
+  const errorHandlers: RequestContext = { role: 'error handler', deadline };
+  fail(deadline, req, res, errorHandlers);
+  try {
+    prepare(req, res, error, errorHandlers);
+  } catch (cause) {
+    process.emitWarning(cause as Error);
+    answerBare(deadline, res, error.status);
+  }
+  deadline.abort(error);
+  if (deadline.answering === undefined) return;
+  const fallback = setTimeout(() => {
+    if (!res.headersSent) answerBare(deadline, res, error.status);
+  }, PATIENCE_MS);
+  res.on('close', () => clearTimeout(fallback));
+  contexts.run(errorHandlers, proceed);
+}
+
+/** Fails a request whose handlers have begun to answer: only a cut tells the client that the response is not whole. */
+export function cutOff(req: IncomingMessage, res: ServerResponse, error: Failing): void {
+  const deadline = deadlineOf(req, res);
+  fail(deadline, req, res, undefined);
+  // To a client of HTTP/1.0, a connection that ends in order is the end of a whole response.
+  if (req.httpVersionMinor === 0 && !(req.socket instanceof TLSSocket)) req.socket.resetAndDestroy();
+  else res.destroy();
+  deadline.abort(error);
+}
+
+/** From here on what the handlers do is late. */
+function fail(
+  deadline: RequestDeadline,
+  req: IncomingMessage,
+  res: ServerResponse,
+  answering: RequestContext | undefined,
+): void {
+  deadline.answering = answering;
+  deadline.failure = new Failure(req, res);
+  forgiveLateErrors();
+  res.on('close', () => forget(new WeakRef(deadline)));
+}
+
+/** In no request's context, which would keep it alive. */
+const forget = AsyncResource.bind((past: WeakRef<RequestDeadline>) => {
+  setTimeout(() => {
+    const deadline = past.deref();
+    if (deadline !== undefined) deadline.failure = undefined;
+  }, PAST_MS).unref();
+});
+
+function prepare(req: IncomingMessage, res: ServerResponse, error: Failing, context: RequestContext): void {
+  const { deadline } = context;
+  const isLate = () => contexts.getStore()?.deadline === deadline && !deadline.mayAnswer();
+  const refuse = (method: string) => {
+    reportLate(deadline, method);
+    return error;
+  };
+  const reservation: Reservation = { context, allows: () => deadline.mayAnswer(), isLate, refuse };
+
+  // What the handlers prepared goes first, while everything may still be written.
+  dropBodyHeaders(res);
+  res.statusCode = error.status;
+  res.statusMessage = '';
+  const isReserved = reserve(res, reservation);
+  tellClosed(res, deadline);
+  // A handler that was just told takes what had not ended by then for a client that left.
+  if (!isReserved || !showAsOver(res, 'finished', reservation)) {
+    answerBare(deadline, res, error.status);
+    return;
+  }
+  freezeRoute(req, isLate);
+  res.on('pipe', (source) => {
+    if (!deadline.mayAnswer()) endPipe(source, res, refuse);
+  });
+}
+
+/**
+ * By `close` on an unfinished response, handlers and proxies know that nobody waits any more. It is told to what the
+ * handler has registered since it began; the middlewares before it still have the error's answer to see.
+ */
+function tellClosed(res: ServerResponse, deadline: RequestDeadline): void {
+  for (const listener of res.rawListeners('close').slice(deadline.closeListeners)) {
+    res.removeListener('close', listener as () => void);
+    callLate(deadline, () => listener.call(res));
+  }
+}
+
+/** Nobody would ever close a file that is piped into a response that takes nothing. */
+function endPipe(source: NodeJS.ReadableStream, res: ServerResponse, refuse: (method: string) => unknown): void {
+  refuse('write');
+  source.unpipe(res);
+  process.nextTick(() => {
+    const isRead = source.listenerCount('data') > 0 || source.listenerCount('readable') > 0;
+    if (!isRead) (source as Partial<NodeJS.ReadableStream & { destroy(): void }>).destroy?.();
+  });
+}
+
+function dropBodyHeaders(res: ServerResponse): void {
+  for (const name of res.getHeaderNames?.() ?? []) if (OF_THE_BODY.test(name)) res.removeHeader(name);
+}
+
+/** Straight from the prototype, past whatever wrapped this response and may be what hangs. */
+function answerBare(deadline: RequestDeadline, res: ServerResponse, status: number): void {
+  const { writeHead, end } = res instanceof ServerResponse ? ServerResponse.prototype : res;
+  const body = STATUS_CODES[status] ?? String(status);
+  const headers = { 'Content-Type': 'text/plain; charset=utf-8', 'Content-Length': Buffer.byteLength(body) };
+  deadline.answering = { role: 'error handler', deadline };
+  try {
+    contexts.run(deadline.answering, () => {
+      dropBodyHeaders(res);
+      writeHead?.call(res, status, headers);
+      (end as (body: string) => void).call(res, body);
+    });
+  } catch (cause) {
+    process.emitWarning(cause as Error);
+    res.destroy?.();
+  }
+  deadline.answering = undefined;
+}
