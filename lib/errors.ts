@@ -184,6 +184,14 @@ export function bodyAlreadyRead() {
   );
 }
 
+/** A bundler has left the files of the workers behind. */
+export function inBundle() {
+  return badOption(
+    'express-unblock: its workers run files of its own, so keep it out of the bundle and install it beside it: ' +
+      'esbuild --external:express-unblock, ncc -e express-unblock, or externals in webpack and Rollup',
+  );
+}
+
 export function notSelfContained(task: string, problem: string) {
   return misuse('ERR_UNBLOCK_NOT_SELF_CONTAINED', `offload: ${task} ${problem}`);
 }

@@ -1,6 +1,7 @@
-import { type Death, poolClosed, queueFull, workerNotStarted } from '../errors';
+import { existsSync } from 'node:fs';
+import { type Death, inBundle, poolClosed, queueFull, workerNotStarted } from '../errors';
 import type { Parcel } from '../wire';
-import { currentTask } from '../worker/current-task';
+import { currentTask, SCRIPT } from '../worker/current-task';
 import { backlog } from './admission';
 import { Call, type CallLimits, type Ending, type Task } from './call';
 import { checkReadable } from './inherited';
@@ -37,6 +38,7 @@ export class Pool implements TaskPool {
 
   constructor(options: PoolOptions = {}) {
     this.#settings = parsePoolOptions(options);
+    if (!existsSync(SCRIPT)) throw inBundle();
     addPool(this);
     this.#keepWarm();
   }

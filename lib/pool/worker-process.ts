@@ -8,6 +8,7 @@ import path from 'node:path';
 import workerpool from 'workerpool';
 import { type Death, notSerializable, workerDied } from '../errors';
 import { MOST_TASKS, NOTES, type Outcome, packThrown, unpackThrown, unwrap, type WorkerEvent } from '../wire';
+import { SCRIPT } from '../worker/current-task';
 import type { Call } from './call';
 import { environmentOf } from './inherited';
 
@@ -19,8 +20,6 @@ const GRACE_MS = 100;
 const MOST_RETURNS = 2;
 /** How long an idle worker may take over its exit handlers. */
 const LEAVE_MS = 500;
-
-const SCRIPT = path.join(__dirname, '..', 'worker', 'main.js');
 
 /** Workers and timers outlive the request that first needed them; created in this context, they do not keep it alive. */
 export const processContext = new AsyncResource('express-unblock');

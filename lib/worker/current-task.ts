@@ -101,9 +101,12 @@ export class CurrentTask implements TaskContext {
 /** Found by any copy of this package that a task's module may load. */
 const PLACE = Symbol.for('express-unblock.current-task');
 
+/** What a worker runs. In a bundle, which may have no `__dirname`, it is not there. */
+export const SCRIPT = path.resolve(typeof __dirname === 'string' ? __dirname : '', '..', 'worker', 'main.js');
+
 const { [PLACE]: existing } = globalThis as { [PLACE]?: CurrentTask };
 // Files that are preloaded into a worker may ask before the worker's own script has run.
-if (existing === undefined && process.argv[1] === path.join(__dirname, 'main.js')) becomeWorker();
+if (existing === undefined && process.argv[1] === SCRIPT) becomeWorker();
 
 /** `undefined` where this process is no worker. */
 export function currentTask(): CurrentTask | undefined {

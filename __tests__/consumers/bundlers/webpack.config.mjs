@@ -1,6 +1,7 @@
 /** `webpack` keeps packages out of the bundle, as servers should; `webpack --env one` puts them in. */
 export default ({ one = false }) => ({
-  mode: 'production',
+  mode: one ? 'development' : 'production',
+  devtool: false,
   target: 'node20',
   entry: './app.js',
   experiments: { outputModule: true },
