@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline';
 export interface WatchedApp {
   readonly pid: number;
   readonly url: string;
-  /** Resolves with the next line on stdout or stderr that matches; rejects when the app has ended without one. */
+  /** Resolves with a line on stdout or stderr that matches, each of them once; rejects when the app has ended without. */
   line(pattern: RegExp): Promise<string>;
   /** All lines so far, those of `line()` included. */
   readonly lines: readonly string[];
@@ -49,12 +49,12 @@ export async function startWatched(
       });
   }
 
-  let seen = 0;
+  const taken = new Set<number>();
   async function line(pattern: RegExp): Promise<string> {
     for (;;) {
-      const at = lines.findIndex((text, index) => index >= seen && pattern.test(text));
+      const at = lines.findIndex((text, index) => !taken.has(index) && pattern.test(text));
       if (at >= 0) {
-        seen = at + 1;
+        taken.add(at);
         return lines[at] as string;
       }
       if (open === 0) throw new Error(`ended without ${pattern}:\n${lines.join('\n')}`);

@@ -39,6 +39,9 @@ interface Settings {
 const place = globalThis as unknown as { [key: symbol]: Running | undefined };
 const KEY = Symbol.for(PLACE);
 
+/** The process that `node --test` or `node --watch` starts another from has no inspector, and crashes where it is used. */
+const SUPERVISES = process.execArgv.some((flag) => /^--(test|watch)(=|$)/.test(flag));
+
 /**
  * Tells of whatever blocks the event loop: the route, the time, the function and its line, and the way out. A process
  * has one watch; a second call replaces the options of the first. It does nothing in worker threads and in the worker
@@ -48,7 +51,7 @@ const KEY = Symbol.for(PLACE);
  */
 export function watch(options: WatchOptions = {}): Watch {
   const settings = parse(options);
-  if (!isMainThread || isWorker) return { stop() {} };
+  if (!isMainThread || isWorker || SUPERVISES) return { stop() {} };
   const running = place[KEY] ?? start(settings.log);
   running.set(settings);
   return { stop: () => running.stop() };
@@ -76,7 +79,7 @@ function start(log: (line: string) => void): Running {
     running.stop();
     // Nobody tries again: a second call of `watch()` would fail and say so as well.
     place[KEY] = running;
-    log(`express-unblock: watch() is off: ${reasonOf(error)}`);
+    log(`express-unblock: watch() is off: ${error.message}`);
   };
   const running: Running & Partial<Questions> = {
     set(settings) {
@@ -92,7 +95,8 @@ function start(log: (line: string) => void): Running {
     },
   };
   try {
-    // Not loaded by whoever is not watched; and it cannot be loaded where Node has no inspector.
+    checkPermissions();
+    // Whoever is not watched does not load it, and it cannot be loaded where Node has no inspector.
     const { MainThread } = require('./main-thread') as typeof import('./main-thread');
     thread = new MainThread({ onBlock: (block) => reporter.onBlock(block), lastLine, onError: giveUp });
     Object.assign(running, thread.questions);
@@ -103,9 +107,13 @@ function start(log: (line: string) => void): Running {
   return running;
 }
 
-function reasonOf(error: Error & { code?: string }): string {
-  if (error.code !== 'ERR_ACCESS_DENIED') return error.message;
-  return process.allowedNodeEnvironmentFlags.has('--allow-inspector')
-    ? "it needs --allow-worker and --allow-inspector under Node's permission model"
-    : 'this version of Node allows no inspector under its permission model';
+/** Asked for beforehand: a thread that may not use the inspector brings the process down when it does. */
+function checkPermissions(): void {
+  const { permission } = process as { permission?: { has(scope: string): boolean } };
+  if (permission === undefined || (permission.has('worker') && permission.has('inspector'))) return;
+  throw new Error(
+    process.allowedNodeEnvironmentFlags.has('--allow-inspector')
+      ? "it needs --allow-worker and --allow-inspector under Node's permission model"
+      : 'this version of Node allows no inspector under its permission model',
+  );
 }

@@ -208,24 +208,13 @@ export class MainThread {
   }
 
   readonly questions: Questions = {
-    /** Runs on top of whatever blocks, Node's own code included: it must not change what it finds. */
     sample: (pause, askedAt) => {
-      const waited = performance.now() - askedAt;
-      const request = this.#requests.getStore()?.deref();
-      this.#samples.push({
-        weight: pause + waited,
-        late: waited > LATE_MS,
-        sites: stackOf(this.questions.sample),
-        request,
-        route: request?.route,
-        baseUrl: request?.baseUrl,
-        answered: request?.res?.writableFinished === true,
-      });
+      this.#sample(pause, askedAt, this.questions.sample);
       return { cpuMs: cpuMs(), debuggable: inspectorUrl() !== undefined };
     },
 
     lastLine: (blockedMs) => {
-      this.questions.sample(blockedMs, performance.now());
+      this.#sample(blockedMs, performance.now(), this.questions.lastLine);
       return this.#events.lastLine({ ms: blockedMs, cpuMs: blockedMs, gcMs: 0, samples: this.#samples });
     },
 
@@ -236,6 +225,21 @@ export class MainThread {
       (process as unknown as { reallyExit(code: number): void }).reallyExit(EXIT_CODE);
     },
   };
+
+  /** Runs on top of whatever blocks, Node's own code included: it must not change what it finds. */
+  #sample(pause: number, askedAt: number, question: (...args: never[]) => unknown): void {
+    const waited = performance.now() - askedAt;
+    const request = this.#requests.getStore()?.deref();
+    this.#samples.push({
+      weight: pause + waited,
+      late: waited > LATE_MS,
+      sites: stackOf(question),
+      request,
+      route: request?.route,
+      baseUrl: request?.baseUrl,
+      answered: request?.res?.writableFinished === true,
+    });
+  }
 
   #onExit = (): void => {
     Atomics.store(this.#cells, CELLS.ending, 1);

@@ -103,7 +103,8 @@ interface Found {
 function find({ samples }: Block): Found | undefined {
   const ofOne = heaviest(samples, ({ request }) => request);
   const placed = ofOne.map((sample) => ({ sample, weight: sample.weight, place: placeOf(sample) }));
-  const inOne = heaviest(placed, ({ place }) => place.key);
+  const known = placed.filter(({ place }) => place.known);
+  const inOne = heaviest(known.length > 0 ? known : placed, ({ place }) => place.key);
   const [found] = heaviest(inOne, ({ place }) => place.at);
   if (found === undefined) return undefined;
   const { sample, place } = found;

@@ -14,6 +14,7 @@ const offset = mainOffset - clockOffset();
 /** How often it looks whether the block is over. */
 const POLL_MS = 5;
 const LONGEST_PAUSE_MS = 1000;
+const LONGEST_STEP_MS = 500;
 /** How long a process that is to end has for answering. */
 const LAST_WORDS_MS = 1000;
 
@@ -38,26 +39,53 @@ async function watchForever(): Promise<never> {
 
 /** Samples the main thread until its event loop turns again. */
 async function look(): Promise<void> {
-  const beat = get(CELLS.beat);
-  const isBlocked = () => get(CELLS.beat) === beat && get(CELLS.ending) === 0;
-  const over = until(() => !isBlocked());
-  // A thread that was stopped, with its process, sees a beat that is long overdue: that time says nothing.
-  let blockedMs = Math.min(sinceBeat(), 2 * firstSampleAfter());
+  const block = follow(get(CELLS.beat));
   let pause = get(CELLS.threshold) / 4;
-  let cpu: number | undefined;
-  while (isBlocked()) {
-    const from = performance.now();
-    const answer = await sample(pause, over);
-    await Promise.race([delay(pause), over]);
-    blockedMs += Math.min(performance.now() - from, pause + LAST_WORDS_MS);
-    const idle = answer?.debuggable === true && cpu !== undefined && answer.cpuMs - cpu < pause / 20;
-    cpu = answer?.cpuMs;
-    // Its debugger stands at a breakpoint.
-    if (idle) blockedMs = 0;
-    const exitAfter = get(CELLS.exitAfter);
-    if (exitAfter > 0 && blockedMs >= exitAfter && isBlocked()) await endProcess(Math.round(blockedMs));
-    pause = Math.min(pause * 1.25, LONGEST_PAUSE_MS);
+  for (let before: SampleAnswer | undefined; !block.isOver(); pause = longerPause(pause)) {
+    const answer = await sample(pause, block.over);
+    if (answer?.debuggable && before !== undefined && answer.cpuMs - before.cpuMs < pause / 20) block.restart();
+    before = answer;
+    await Promise.race([delay(pause), block.over]);
   }
+}
+
+function longerPause(pause: number): number {
+  return Math.min(pause * 1.25, LONGEST_PAUSE_MS, get(CELLS.exitAfter) / 4 || LONGEST_PAUSE_MS);
+}
+
+interface OpenBlock {
+  readonly over: Promise<void>;
+  isOver(): boolean;
+  /** A debugger stands at a breakpoint: that is no block. */
+  restart(): void;
+}
+
+/** Waits for the end of a block, or of the process if the block has lasted for too long. */
+function follow(beat: number): OpenBlock {
+  const isOver = () => get(CELLS.beat) !== beat || get(CELLS.ending) === 1;
+  let seenAt = performance.now();
+  // While the whole process is stopped, this thread sees nothing: that time does not count.
+  let blockedMs = Math.min(sinceBeat(), 2 * firstSampleAfter());
+  const over = new Promise<void>((resolve) => {
+    const timer = setInterval(() => {
+      const seenBefore = seenAt;
+      seenAt = performance.now();
+      blockedMs += Math.min(seenAt - seenBefore, LONGEST_STEP_MS);
+      const exitAfter = get(CELLS.exitAfter);
+      const end = isOver()
+        ? resolve
+        : exitAfter > 0 && blockedMs >= exitAfter
+          ? () => endProcess(blockedMs)
+          : undefined;
+      if (end === undefined) return;
+      clearInterval(timer);
+      void end();
+    }, POLL_MS);
+  });
+  const restart = () => {
+    blockedMs = 0;
+  };
+  return { over, isOver, restart };
 }
 
 async function sample(pause: number, over: Promise<void>): Promise<SampleAnswer | undefined> {
@@ -72,10 +100,12 @@ async function sample(pause: number, over: Promise<void>): Promise<SampleAnswer 
 /** Tells where the main thread hangs, and ends the process with exit code 70 (`EX_SOFTWARE`). */
 async function endProcess(blockedMs: number): Promise<never> {
   const timedOut = delay(LAST_WORDS_MS);
-  const naming = ask(`lastLine(${blockedMs})`);
+  const naming = ask(`lastLine(${Math.round(blockedMs)})`);
   const line = await Promise.race([naming.answer, timedOut]);
   naming.close();
-  await write(`${line ?? `express-unblock: the event loop is blocked for ${blockedMs} ms in native code`}; exiting\n`);
+  await write(
+    `${line ?? `express-unblock: something has blocked the event loop for ${Math.round(blockedMs)} ms in native code`}; exiting\n`,
+  );
   ask('exit()');
   await timedOut;
   // Native code answers nothing.
@@ -124,16 +154,6 @@ function connect(): { session: Session; close(): void } {
     Atomics.notify(cells, CELLS.session);
   };
   return { session, close };
-}
-
-function until(test: () => boolean): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setInterval(() => {
-      if (!test()) return;
-      clearInterval(timer);
-      resolve();
-    }, POLL_MS);
-  });
 }
 
 void watchForever();

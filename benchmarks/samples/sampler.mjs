@@ -1,0 +1,40 @@
+// Asks for the main thread's stack again and again, as lib/watch/thread.ts does, but without a block to wait for.
+import { Session } from 'node:inspector';
+import { isMainThread, workerData } from 'node:worker_threads';
+import { seeded } from '../lab/stats.mjs';
+
+if (isMainThread) throw new Error('a worker thread of run.mjs');
+
+const { cells, seed, wanted } = workerData;
+const SAMPLES = 0;
+const random = seeded(seed);
+// Answers come in between two events of this thread.
+setInterval(() => {}, 1);
+
+while (Atomics.load(cells, SAMPLES) < wanted) {
+  const session = new Session();
+  session.connectToMainThread();
+  const several = 1 + Math.floor(random() * 4);
+  for (let n = 0; n < several; n++) {
+    // Any moment between two steps of the work is as likely as any other.
+    Atomics.wait(cells, 1, 0, random() * 2);
+    await new Promise((resolve) => {
+      session.post(
+        'Runtime.evaluate',
+        {
+          expression: "globalThis[Symbol.for('express-unblock.watch')].sample(1, 0)",
+          silent: true,
+          returnByValue: true,
+        },
+        (error, answer) => {
+          if (error !== null) throw error;
+          // At the end of its stack, the main thread cannot answer: that is an answer, too.
+          if (answer.exceptionDetails === undefined) Atomics.add(cells, SAMPLES, 1);
+          resolve();
+        },
+      );
+    });
+  }
+  session.disconnect();
+}
+process.exit();
