@@ -1,7 +1,5 @@
 import { AsyncResource } from 'node:async_hooks';
 import { randomUUID } from 'node:crypto';
-import type { Job, Queue } from 'bullmq';
-import type { Redis } from 'ioredis';
 import { badOption, notSerializable, poolClosed, queueFull, tooLarge, unreachable, workerDied } from '../errors';
 import { checkOptions, invalid, parseInteger, parseSize, type Size } from '../options';
 import { backlog } from '../pool/admission';
@@ -16,23 +14,12 @@ import {
   type WorkerPool,
 } from '../pool/pools';
 import { CallStats, type PoolStats } from '../pool/stats';
-import { type Parcel, packThrown, unpackThrown, unwrap } from '../wire';
+import { type Parcel, unpackThrown, unwrap } from '../wire';
 import { currentTask } from '../worker/current-task';
-import {
-  BEAT_MS,
-  CALLER_LIFE_MS,
-  type CallData,
-  EXPIRES_AT,
-  moduleName,
-  namesOf,
-  packMove,
-  packReply,
-  type Reply,
-  SILENCE_MS,
-  toBytes,
-  unpackReply,
-} from './protocol';
+import { JobQueue } from './jobs';
+import { type CallData, moduleName, namesOf, type Reply, SIGN_MS, SILENCE_MS, toBytes } from './protocol';
 import { type Connection, connectInBackground, loadPeers, parseConnection, parseQueue, RedisLink } from './redis';
+import { ReplyStream } from './replies';
 
 export interface ConnectPoolOptions {
   /**
@@ -63,112 +50,114 @@ const SERVICE_START_MS = 30_000;
 const NO_SERVICE_MS = 1000;
 /** How often it is asked whether Redis still knows a call. */
 const CHECK_MS = 2000;
-/** How long `XREAD` waits for replies, and after a failed one it is tried again. */
-const READ_MS = 2000;
-const RETRY_MS = 50;
 /** How exactly it is seen that a call can hardly be done in time any more. */
 const DEMOTE_MS = 50;
-/** So many beats in a row without word from Redis. Counted, since a process that was busy has not been listening. */
-const MOST_SILENT = 6;
+/** So many beats in a row without a byte from Redis. Counted, since a process that was busy has not been listening. */
+const MOST_SILENT = SILENCE_MS / SIGN_MS;
 /** How long `close()` waits for Redis to forget the calls that were given up. */
 const FORGET_MS = 1000;
-
-/** BullMQ has 21 bits for the priority of a job: two bands of deadlines, of which each begins anew after 14.5 hours. */
-const BAND = 2 ** 20 - 1;
-const RESOLUTION_MS = 50;
-
-/** By deadline, after all those that can still be done in time. */
-export function priorityOf(expiresAt: number, isFeasible: boolean): number {
-  return 1 + (Math.floor(expiresAt / RESOLUTION_MS) % BAND) + (isFeasible ? 0 : BAND);
-}
 
 /** A call on its way, as a job of the queue. */
 interface Entry {
   id: string;
   readonly call: Call;
   readonly args: Uint8Array;
-  /** Settles once it is known whether Redis has the job. */
+  /** Settles once it is known what came of adding it. */
   adding: Promise<void>;
-  /** Redis may have the job. */
+  /** Redis may have it … */
   isSent: boolean;
-  /** There while Redis has it for certain. */
-  job: Job | undefined;
+  /** … and has it for certain. */
+  isAdded: boolean;
+  /** Why it is not certain. */
+  doubt: unknown;
   checkedAt: number;
   isDemoted: boolean;
-  attempts: number;
+  /** How often it was sent, each time under another name. */
+  sends: number;
+  /** It was run before, on a machine that died. */
+  isRepeated: boolean;
   readonly unlisten: () => void;
 }
 
 /** What lasts belongs to no request, and keeps none of them alive. */
 const background = new AsyncResource('express-unblock:bullmq');
 
+/** What it has of Redis while it is not in a worker, where calls run in place. */
+interface Far {
+  readonly link: RedisLink;
+  readonly replies: ReplyStream;
+  readonly beating: NodeJS.Timeout;
+  /** When the last byte came in, on the connection from which that is longer ago. */
+  heardAt(): number;
+  disconnect(): void;
+}
+
 class RemotePool implements TaskPool {
   readonly #id = randomUUID();
   readonly #names: ReturnType<typeof namesOf>;
-  readonly #replies: string;
   readonly #maxQueue: number;
   readonly #maxBytes: number;
   readonly #idempotent: ReadonlySet<string>;
   readonly #modules = new Map<string, string>();
+  readonly #far: Far | undefined;
+  #jobs!: JobQueue;
   readonly #entries = new Map<string, Entry>();
-  /** Jobs of calls that have ended while Redis was away: it may have them still. */
-  readonly #forgotten = new Map<string, unknown>();
-  readonly #cancelling = new Set<Promise<void>>();
+  /** Jobs of calls that have ended while Redis was away, with the reasons: it may have them still. */
+  readonly #toTakeBack = new Map<string, unknown>();
+  readonly #work = new Set<Promise<void>>();
   readonly #calls = new CallStats();
   readonly #watchers = new Set<() => void>();
-  readonly #marks = new Map<string, () => void>();
-  #link!: RedisLink;
-  #reader!: Redis;
-  #heardAt = () => performance.now();
-  #queue: Queue | undefined;
-  #disconnect = () => {};
-  #beating: NodeJS.Timeout | undefined;
   #demoting: NodeJS.Timeout | undefined;
   #isLooking = false;
-  #lastReply = '0-0';
+  #beatAt = 0;
   #silentBeats = 0;
-  #services = { count: 0, workers: 0, busy: 0, queued: 0, others: 0, goneAt: undefined as number | undefined };
+  /** As of the last look; `others` are the calls of other pools. */
+  #services = { workers: 0, busy: 0, queued: 0, others: 0, isAnyThere: false };
+  #goneAt: number | undefined;
   #closing: Promise<void> | undefined;
 
   constructor(options: ConnectPoolOptions) {
     const who = 'connectPool';
     checkOptions(who, options, OPTIONS);
-    const {
-      connection,
-      queue = DEFAULT_QUEUE,
-      version,
-      maxQueue = DEFAULT_MAX_QUEUE,
-      maxBytes = '1mb',
-      idempotent = [],
-    } = options;
+    const { connection, queue = DEFAULT_QUEUE, version, idempotent = [] } = options;
+    const { maxQueue = DEFAULT_MAX_QUEUE, maxBytes = '1mb' } = options;
     parseConnection(who, connection);
     if (version !== undefined) parseQueue(who, 'version', version);
     this.#names = namesOf(parseQueue(who, 'queue', queue), version);
-    this.#replies = this.#names.replies(this.#id);
     this.#maxQueue = parseInteger(who, 'maxQueue', maxQueue, 0);
     this.#maxBytes = parseSize(who, 'maxBytes', maxBytes);
     this.#idempotent = new Set(parseNames(who, idempotent));
+    if (currentTask() === undefined) this.#far = background.runInAsyncScope(() => this.#connect(connection));
     addPool(this);
-    // In a worker, calls run in place.
-    if (currentTask() === undefined) background.runInAsyncScope(() => this.#connect(connection));
   }
 
-  #connect(connection: Connection): void {
+  #connect(connection: Connection): Far {
+    loadPeers();
     const main = connectInBackground(connection, {
       enableOfflineQueue: false,
       enableAutoPipelining: true,
       socketTimeout: SILENCE_MS,
     });
     const reader = connectInBackground(connection, {});
-    this.#reader = reader.redis;
-    this.#link = new RedisLink(main.redis, () => this.#onOpen());
-    this.#heardAt = () => Math.min(main.heardAt(), reader.heardAt());
-    this.#disconnect = () => {
-      main.end();
-      reader.end();
+    const link = new RedisLink(main.redis, () => this.#onOpen());
+    const replies = new ReplyStream(reader.redis, this.#names.replies(this.#id), {
+      onReply: (reply) => this.#onReply(reply),
+      onForgotten: () => this.#doubtAll(),
+    });
+    return {
+      link,
+      replies,
+      beating: setInterval(() => this.#beat(), SIGN_MS).unref(),
+      heardAt: () => Math.min(main.heardAt(), reader.heardAt()),
+      disconnect() {
+        main.end();
+        reader.end();
+      },
     };
-    this.#beating = setInterval(() => this.#beat(), BEAT_MS / 2).unref();
-    void this.#read();
+  }
+
+  get #link(): RedisLink {
+    return (this.#far as Far).link;
   }
 
   accept(source: TaskSource): void {
@@ -182,18 +171,12 @@ class RemotePool implements TaskPool {
   }
 
   submit(task: Task, args: Parcel, limits: CallLimits, observe?: (call: Call) => void): Promise<unknown> {
-    const call = new Call(task, args, limits, (settled) => this.#onSettled(entry, settled));
+    const call = new Call(task, args, limits, () => this.#onSettled(entry));
     observe?.(call);
     const entry: Entry = {
-      id: `${this.#id}-${call.id}`,
-      call,
-      args: toBytes(args),
-      adding: Promise.resolve(),
-      isSent: false,
-      job: undefined,
-      checkedAt: Number.POSITIVE_INFINITY,
-      isDemoted: false,
-      attempts: 1,
+      ...{ id: `${this.#id}-${call.id}`, call, args: toBytes(args), adding: Promise.resolve() },
+      ...{ isSent: false, isAdded: false, doubt: undefined, checkedAt: Number.POSITIVE_INFINITY },
+      ...{ isDemoted: false, sends: 1, isRepeated: false },
       unlisten: limits.request?.onMove?.(() => this.#track(this.#move(entry))) ?? (() => {}),
     };
     call.args = undefined;
@@ -204,20 +187,18 @@ class RemotePool implements TaskPool {
 
   async ready(): Promise<void> {
     if (this.#closing !== undefined) throw poolClosed();
-    if (currentTask() !== undefined) return;
+    if (this.#far === undefined) return;
     const since = performance.now();
-    const isLate = () => {
-      const waited = performance.now() - since;
-      return waited > (this.#link.isOpen ? SERVICE_START_MS : REDIS_START_MS);
-    };
+    const { link } = this.#far;
+    const isLate = () => performance.now() - since > (link.isOpen ? SERVICE_START_MS : REDIS_START_MS);
     await this.#until(() => this.#closing !== undefined || this.#services.workers > 0 || isLate());
     if (this.#closing !== undefined) throw poolClosed();
-    if (this.#services.workers === 0) throw unreachable(1, this.#link.isOpen ? undefined : this.#link.failure);
+    if (this.#services.workers === 0) throw unreachable(1, link.isOpen ? undefined : link.failure);
   }
 
   stats(): PoolStats {
     const { workers, busy, queued } = this.#services;
-    return { workers, spare: 0, busy, queued, ...this.#calls.report() };
+    return { workers, busy, queued, ...this.#calls.report() };
   }
 
   close(options?: CloseOptions): Promise<void> {
@@ -237,22 +218,22 @@ class RemotePool implements TaskPool {
     await this.#until(() => this.#entries.size === 0);
     clearTimeout(patience);
     removePool(this);
-    clearInterval(this.#beating);
-    if (this.#link === undefined) return;
-    const forget = async () => {
-      await Promise.all(this.#cancelling);
-      await this.#link.redis.del(this.#replies);
-      await this.#queue?.close();
+    if (this.#far === undefined) return;
+    const { link, replies, beating, disconnect } = this.#far;
+    clearInterval(beating);
+    const leave = async () => {
+      await Promise.all(this.#work);
+      await replies.close(link.redis);
+      await this.#jobs?.close();
     };
-    // What Redis does not hear of now, it forgets with the pool's stream.
-    const given = new Promise((resolve) => setTimeout(resolve, FORGET_MS).unref());
-    await Promise.race([forget().catch(() => {}), given]);
-    this.#disconnect();
+    // What Redis does not hear of now, ends with the pool's stream.
+    await Promise.race([leave().catch(() => {}), new Promise((resolve) => setTimeout(resolve, FORGET_MS).unref())]);
+    disconnect();
   }
 
   /** Connections keep no process alive, but somebody who waits for them does. */
   async #until(condition: () => boolean): Promise<void> {
-    const waiting = setInterval(() => this.#changed(), BEAT_MS);
+    const waiting = setInterval(() => this.#changed(), SIGN_MS);
     while (!condition()) await new Promise<void>((resolve) => this.#watchers.add(resolve));
     clearInterval(waiting);
   }
@@ -263,88 +244,72 @@ class RemotePool implements TaskPool {
     for (const watcher of watchers) watcher();
   }
 
-  #onSettled(entry: Entry, call: Call): void {
+  #onSettled(entry: Entry): void {
     this.#entries.delete(entry.id);
     entry.unlisten();
-    entry.job = undefined;
-    this.#calls.add(call.ending as Ending, call);
+    this.#calls.add(entry.call.ending as Ending, entry.call);
     if (this.#entries.size === 0) this.#changed();
   }
 
-  #key(of: string): string {
-    return (this.#queue as Queue).toKey(of);
-  }
-
   #track(work: Promise<void>): void {
-    this.#cancelling.add(work);
-    void work.finally(() => this.#cancelling.delete(work));
+    this.#work.add(work);
+    void work.finally(() => this.#work.delete(work));
   }
 
-  // From here on: the way of a call to its service.
+  // The way of a call to its service.
 
   #send(entry: Entry): void {
-    const { call } = entry;
     this.#entries.set(entry.id, entry);
     this.#demoting ??= background.runInAsyncScope(setInterval, undefined, () => this.#demote(), DEMOTE_MS).unref();
-    if (this.#closing !== undefined) {
-      call.fail('refused', poolClosed());
-    } else if (entry.args.byteLength > this.#maxBytes) {
-      const received = entry.args.byteLength;
-      call.fail('refused', tooLarge({ limit: this.#maxBytes, received, measure: 'arguments' }));
-    } else if (this.#link.state === 'opening') {
-      entry.adding = this.#link.settled().then(() => this.#add(entry));
-    } else {
-      entry.adding = this.#add(entry);
-    }
+    const { settled } = this.#link;
+    entry.adding = settled === undefined ? this.#add(entry) : settled.then(() => this.#add(entry));
   }
 
   async #add(entry: Entry): Promise<void> {
-    const { call } = entry;
+    const { id, call } = entry;
     if (call.ending !== undefined) return;
     const refusal = this.#refusal(entry);
     if (refusal !== undefined) {
       call.fail('refused', refusal);
       return;
     }
-    const { definition } = call.task;
-    const expiresAt = this.#link.at(call.endsAt);
     entry.isSent = true;
     try {
-      entry.job = await (this.#queue as Queue).add(definition.name, this.#dataOf(entry, expiresAt), {
-        jobId: entry.id,
-        priority: priorityOf(expiresAt, true),
-      });
+      await this.#jobs.add(id, call.task.definition.name, this.#dataOf(entry));
+      entry.isAdded = true;
       entry.checkedAt = performance.now();
-      entry.job.data = {}; // Redis has them now.
     } catch (cause) {
-      // Whether it has arrived is not known: it is never sent again, and taken back where it has.
-      this.#forgotten.set(entry.id, undefined);
-      call.fail('failed', unreachable(1, cause));
+      // Without an answer it is not known whether it has arrived. It is never sent again: Redis is asked once it is back.
+      if (this.#link.redis.status === 'ready') call.fail('failed', unreachable(1, cause));
+      entry.doubt = cause;
+      entry.checkedAt = 0;
     }
   }
 
-  #dataOf({ call, args }: Entry, expiresAt: number): CallData {
-    const { definition } = call.task;
+  #dataOf({ call, args }: Entry): CallData {
+    const { url } = call.task.definition as { url: string };
     return {
       caller: this.#id,
       run: this.#link.run as string,
-      module: this.#modules.get((definition as { url: string }).url) as string,
-      expiresAt,
+      module: this.#modules.get(url) as string,
+      expiresAt: this.#link.at(call.endsAt),
       endsAt: this.#link.at(call.timesOutAt),
       maxBytes: this.#maxBytes,
       args: Buffer.from(args.buffer, args.byteOffset, args.byteLength).toString('base64'),
     };
   }
 
-  #refusal(entry: Entry): Error | undefined {
+  #refusal({ call, args, sends }: Entry): Error | undefined {
     const { workers, others } = this.#services;
+    const { byteLength: received } = args;
+    if (this.#closing !== undefined && sends === 1) return poolClosed();
+    if (received > this.#maxBytes) return tooLarge({ limit: this.#maxBytes, received, measure: 'arguments' });
     if (!this.#link.isOpen) return unreachable(1, this.#link.failure);
     if (workers === 0) return unreachable(1);
-    // This pool's own calls are known; those of others as of the last look.
-    const isFull = this.#entries.size - 1 + others >= workers + this.#maxQueue;
-    if (entry.attempts > 1) return undefined;
-    const { call } = entry;
+    if (sends > 1) return undefined;
     const refusal = call.task.admission?.refusal(call, this.#startsIn(call), performance.now());
+    // This pool's own calls are known, this one among them; those of others as of the last look.
+    const isFull = this.#entries.size + others > workers + this.#maxQueue;
     return refusal ?? (isFull ? queueFull(this.#secondsToWait()) : undefined);
   }
 
@@ -362,17 +327,16 @@ class RemotePool implements TaskPool {
     return Math.max(1, Math.ceil(((queued + 1) * (this.#calls.meanRunMs ?? 1000)) / workers / 1000));
   }
 
-  /** Takes it out of the queue; where that is too late, tells the service that has it. */
   async #cancel(entry: Entry, reason: unknown): Promise<void> {
     await entry.adding;
     if (entry.isSent) await this.#takeBack(entry.id, reason);
   }
 
   async #takeBack(id: string, reason: unknown): Promise<void> {
-    this.#forgotten.set(id, reason);
+    this.#toTakeBack.set(id, reason);
     try {
-      if ((await this.#queue?.remove(id)) === 0) await this.#tell(id, 0, reason);
-      this.#forgotten.delete(id);
+      await this.#jobs.takeBack(id, reason);
+      this.#toTakeBack.delete(id);
     } catch {
       // Once Redis is back, it is tried again.
     }
@@ -380,55 +344,14 @@ class RemotePool implements TaskPool {
 
   async #move(entry: Entry): Promise<void> {
     await entry.adding;
-    if (entry.job === undefined || entry.call.ending !== undefined) return;
-    await this.#tell(entry.id, this.#link.at(entry.call.endsAt)).catch(() => {});
+    if (!entry.isSent || entry.call.ending !== undefined) return;
+    // Where this is not heard, the end that stood before is taken for the end, and the call comes back.
+    await this.#jobs.move(entry.id, this.#link.at(entry.call.endsAt)).catch(() => {});
   }
 
-  /** The job's own field is for those who have not begun it, or did not hear the message. */
-  async #tell(id: string, expiresAt: number, reason?: unknown): Promise<void> {
-    const script = `if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], '${EXPIRES_AT}', ARGV[1]) end
-      return redis.call('PUBLISH', ARGV[2], ARGV[3])`;
-    const key = this.#key(id);
-    const message = packMove(id, expiresAt, reason === undefined ? undefined : packThrown(reason));
-    await this.#link.redis.eval(script, 1, key, String(expiresAt), this.#names.moves, message);
-  }
-
-  // From here on: the way back.
-
-  async #read(): Promise<void> {
-    while (this.#closing === undefined || this.#entries.size > 0) {
-      // Where the wire is cut and neither side is told, no answer comes.
-      const silence = setTimeout(() => this.#reader.disconnect(), READ_MS + SILENCE_MS / 2).unref();
-      try {
-        const streams = await this.#reader.xreadBuffer(
-          'COUNT',
-          100,
-          'BLOCK',
-          READ_MS,
-          'STREAMS',
-          this.#replies,
-          this.#lastReply,
-        );
-        this.#onReplies(streams?.[0]?.[1] ?? []);
-      } catch (error) {
-        if (this.#reader.status === 'ready') this.#link.failure = error;
-        await new Promise((resolve) => setTimeout(resolve, RETRY_MS).unref());
-      } finally {
-        clearTimeout(silence);
-      }
-    }
-  }
-
-  #onReplies(entries: readonly [Buffer, Buffer[]][]): void {
-    for (const [id, fields] of entries) {
-      this.#lastReply = String(id);
-      this.#onReply(unpackReply(fields));
-    }
-    if (entries.length > 0) this.#link.redis.xtrim(this.#replies, 'MINID', this.#lastReply).catch(() => {});
-  }
+  // The way back.
 
   #onReply({ call: id, kind, runMs, pid, body }: Reply): void {
-    this.#marks.get(id)?.();
     const entry = this.#entries.get(id);
     if (entry === undefined) return; // It has ended before.
     const { call } = entry;
@@ -449,36 +372,33 @@ class RemotePool implements TaskPool {
   }
 
   #onLost(entry: Entry): void {
-    const { call } = entry;
+    const { call, isRepeated } = entry;
     const { name } = call.task.definition;
     this.#track(this.#takeBack(entry.id, undefined));
-    if (this.#idempotent.has(name) && entry.attempts === 1) this.#sendAgain(entry);
-    else call.fail('died', workerDied(name, { exitCode: null, signal: null }));
+    if (isRepeated || !this.#idempotent.has(name)) {
+      call.fail('died', workerDied(name, { exitCode: null, signal: null }));
+      return;
+    }
+    entry.isRepeated = true;
+    this.#sendAgain(entry);
   }
 
   /** Under another name: whoever may still hold the first cannot be taken for the second. */
   #sendAgain(entry: Entry): void {
     if (entry.call.isDue) return; // It is about to be given up.
     this.#entries.delete(entry.id);
-    entry.attempts++;
-    entry.id = `${this.#id}-${entry.call.id}-${entry.attempts}`;
-    entry.isSent = false;
-    entry.job = undefined;
-    entry.checkedAt = Number.POSITIVE_INFINITY;
-    entry.isDemoted = false;
+    entry.sends++;
+    entry.id = `${this.#id}-${entry.call.id}-${entry.sends}`;
+    Object.assign(entry, { isSent: false, isAdded: false, isDemoted: false, checkedAt: Number.POSITIVE_INFINITY });
     this.#send(entry);
   }
 
-  // From here on: what is looked at again and again.
+  // What is looked at again and again.
 
   async #onOpen(): Promise<void> {
-    const { Queue } = loadPeers();
-    this.#queue ??= new Queue(this.#names.queue, {
-      connection: this.#link.redis as never,
-      streams: { events: { maxLen: 0 } },
-      defaultJobOptions: { attempts: 1, removeOnComplete: true, removeOnFail: true, stackTraceLimit: 0 },
-    }).on('error', () => {});
-    await this.#queue.waitUntilReady();
+    this.#jobs ??= new JobQueue(this.#names.queue, this.#link.redis, this.#names.moves);
+    await this.#jobs.ready();
+    await this.#far?.replies.open(this.#link.redis);
     await this.#look();
   }
 
@@ -486,8 +406,7 @@ class RemotePool implements TaskPool {
     this.#abandonWhereSilent();
     if (this.#isLooking || this.#link.redis.status !== 'ready' || this.#link.state === 'opening') return;
     this.#isLooking = true;
-    const work = this.#link.isOpen ? this.#look() : this.#link.open();
-    work
+    (this.#link.isOpen ? this.#look() : this.#link.open())
       .catch((error) => {
         this.#link.failure = error;
       })
@@ -499,11 +418,13 @@ class RemotePool implements TaskPool {
 
   /** Without Redis no service can say how a call ended; by now they have stopped it by themselves. */
   #abandonWhereSilent(): void {
-    this.#silentBeats = performance.now() - this.#heardAt() > READ_MS + BEAT_MS ? this.#silentBeats + 1 : 0;
+    const { heardAt } = this.#far as Far;
+    this.#silentBeats = heardAt() < this.#beatAt ? this.#silentBeats + 1 : 0;
+    this.#beatAt = performance.now();
     if (this.#silentBeats < MOST_SILENT) return;
-    for (const { id, call, job } of this.#entries.values()) {
-      if (job === undefined) continue;
-      this.#forgotten.set(id, undefined);
+    for (const { id, call, isSent } of this.#entries.values()) {
+      if (!isSent) continue;
+      this.#toTakeBack.set(id, undefined);
       call.fail('failed', unreachable(1, this.#link.failure));
     }
   }
@@ -518,98 +439,71 @@ class RemotePool implements TaskPool {
       this.#demoting = undefined;
     }
     for (const entry of this.#entries.values()) {
-      const { call, job } = entry;
-      if (job === undefined || entry.isDemoted || call.startedAt !== undefined) continue;
+      const { id, call, isAdded } = entry;
+      if (!isAdded || entry.isDemoted || call.startedAt !== undefined) continue;
       const refusal = call.task.admission?.refusalAtTurn(call, this.#startsIn(call), performance.now());
       if (refusal !== undefined) call.giveUp(refusal, 'refused');
       if (refusal !== undefined || call.isFeasible) continue;
       entry.isDemoted = true;
-      job.changePriority({ priority: priorityOf(this.#link.at(call.endsAt), false) }).catch(() => {});
+      this.#jobs.demote(id, this.#link.at(call.endsAt)).catch(() => {}); // It keeps its place.
     }
   }
 
   async #look(): Promise<void> {
     const { redis } = this.#link;
     const own = this.#entries.size;
-    const [lives, services, waiting, stalled, active] = await Promise.all([
-      redis.pexpire(this.#replies, CALLER_LIFE_MS),
+    const [services, { waiting, active }] = await Promise.all([
       redis.zrangebyscore(this.#names.services, this.#link.now, '+inf'),
-      redis.zcard(this.#key('prioritized')),
-      redis.llen(this.#key('wait')),
-      redis.llen(this.#key('active')),
+      this.#jobs.count(),
       this.#link.beat(),
     ]);
-    if (lives === 0) await this.#openReplies();
-    this.#see(services, waiting + stalled, active, own);
-    await Promise.all([...this.#forgotten].map(([id, reason]) => this.#takeBack(id, reason)));
-    await this.#checkEntries();
-  }
-
-  #see(services: string[], queued: number, active: number, own: number): void {
     const workers = services.map(Number.parseFloat).reduce((sum, one) => sum + one, 0);
-    const goneAt = workers > 0 ? undefined : (this.#services.goneAt ?? performance.now());
+    const others = Math.max(0, waiting + active - own);
     const busy = Math.min(active, workers);
-    const others = Math.max(0, queued + active - own);
-    this.#services = { count: services.length, workers, busy, queued, others, goneAt };
-  }
-
-  /** Services say nothing to a pool whose stream is gone, and stop what it has called. */
-  async #openReplies(): Promise<void> {
-    this.#lastReply = '0-0';
-    const [call, ...rest] = packReply('', 'mark');
-    await this.#link.redis
-      .multi()
-      .xadd(this.#replies, '*', call as string, ...rest)
-      .pexpire(this.#replies, CALLER_LIFE_MS)
-      .exec();
-    for (const entry of this.#entries.values()) if (entry.job !== undefined) entry.checkedAt = 0;
-  }
-
-  async #checkEntries(): Promise<void> {
-    const { goneAt, count } = this.#services;
-    if (goneAt !== undefined && performance.now() - goneAt > NO_SERVICE_MS) await this.#endOrphans(count === 0);
-    const before = performance.now() - CHECK_MS;
-    const due = [...this.#entries.values()].filter(({ checkedAt }) => checkedAt < before);
-    const lost = await this.#lostOf(due);
-    if (lost.length === 0) return;
-    // A service replies before it removes the job: what is lost now stays so once all that was said has been read.
-    if (!(await this.#readAll())) return;
-    for (const entry of lost) if (this.#entries.get(entry.id) === entry) this.#onLost(entry);
-  }
-
-  /** Those that Redis does not know any more, or that a service was found not to renew. */
-  async #lostOf(entries: Entry[]): Promise<Entry[]> {
-    const { redis } = this.#link;
-    const ids = entries.map(({ id }) => id);
-    const found = await Promise.all(ids.map((id) => redis.hmget(this.#key(id), 'name', 'defa')));
-    const now = performance.now();
-    for (const entry of entries) entry.checkedAt = now;
-    return entries.filter((entry, at) => entry.id === ids[at] && (found[at]?.[0] === null || found[at]?.[1] !== null));
-  }
-
-  async #readAll(): Promise<boolean> {
-    const mark = randomUUID();
-    const read = new Promise<boolean>((resolve) => {
-      this.#marks.set(mark, () => resolve(true));
-      setTimeout(resolve, READ_MS, false).unref();
-    });
-    const [call, ...rest] = packReply(mark, 'mark');
-    await this.#link.redis.xadd(this.#replies, '*', call as string, ...rest);
-    const isRead = await read;
-    this.#marks.delete(mark);
-    return isRead;
+    this.#services = { workers, busy, queued: waiting, others, isAnyThere: services.length > 0 };
+    this.#goneAt = workers > 0 ? undefined : (this.#goneAt ?? performance.now());
+    await Promise.all([...this.#toTakeBack].map(([id, reason]) => this.#takeBack(id, reason)));
+    if (this.#goneAt !== undefined && performance.now() - this.#goneAt > NO_SERVICE_MS) await this.#endOrphans();
+    await this.#check();
   }
 
   /** No service takes calls any more. What none has begun may be tried again elsewhere, or later. */
-  async #endOrphans(isAlone: boolean): Promise<void> {
-    const orphans = [...this.#entries.values()].filter(({ job }) => job !== undefined);
-    await Promise.all(
-      orphans.map(async (entry) => {
-        const begun = await this.#link.redis.hget(this.#key(entry.id), 'processedOn');
-        if (begun === null && (await this.#queue?.remove(entry.id)) === 1) entry.call.fail('failed', unreachable(1));
-        else if (isAlone && this.#entries.get(entry.id) === entry) this.#onLost(entry);
-      }),
-    );
+  async #endOrphans(): Promise<void> {
+    const { isAnyThere } = this.#services;
+    const end = async (entry: Entry) => {
+      const isBegun = await this.#jobs.isBegun(entry.id);
+      if (!isBegun && (await this.#jobs.remove(entry.id))) entry.call.fail('failed', unreachable(1));
+      else if (!isAnyThere && this.#entries.get(entry.id) === entry) this.#onLost(entry);
+    };
+    await Promise.all([...this.#entries.values()].filter(({ isAdded }) => isAdded).map(end));
+  }
+
+  #doubtAll(): void {
+    for (const entry of this.#entries.values()) if (entry.isAdded) entry.checkedAt = 0;
+  }
+
+  /** Asks Redis for the calls that it has not been asked for lately. */
+  async #check(): Promise<void> {
+    const before = performance.now() - CHECK_MS;
+    const due = [...this.#entries.values()].filter(({ checkedAt }) => checkedAt < before);
+    const missing: Entry[] = [];
+    const check = async (entry: Entry) => {
+      const { id } = entry;
+      const isKnown = await this.#jobs.isKnown(id);
+      if (entry.id !== id) return;
+      entry.checkedAt = performance.now();
+      if (isKnown) entry.isAdded = true;
+      else missing.push(entry);
+    };
+    await Promise.all(due.map(check));
+    if (missing.length === 0) return;
+    // A service replies before it removes the job: what is missing is lost once all that was said has been read.
+    if (!(await this.#far?.replies.readAll(this.#link.redis))) return;
+    for (const entry of missing) {
+      if (this.#entries.get(entry.id) !== entry) continue;
+      if (entry.isAdded) this.#onLost(entry);
+      else entry.call.fail('failed', unreachable(1, entry.doubt));
+    }
   }
 }
 

@@ -13,8 +13,11 @@ export const LOCK_MS = 3000;
 export const BEAT_MS = 500;
 /** A service that has not told for this long is not there. */
 export const SERVICE_LIFE_MS = 2500;
-/** A pool that has not told for this long is not there, and its calls are stopped. */
+/** A pool that has not given a sign for this long is not there, and its calls are stopped. */
 export const CALLER_LIFE_MS = 5000;
+/** How often it gives one, and after how long without it none of its calls begins: it may have given them up. */
+export const SIGN_MS = 250;
+export const SIGN_LIFE_MS = 1000;
 /** A connection on which an answer is this late is given up. */
 export const SILENCE_MS = 4000;
 
@@ -57,7 +60,7 @@ export function namesOf(queue: string, version: string | undefined) {
  * What a service tells of a call: how it ended, or
  * - `began`, `progress`: it is under way
  * - `lost`: it was begun, and nobody knows how far it came
- * - `unstarted`: it was not begun, since its time was over
+ * - `unstarted`: it was not begun, since its time was over, or its caller has given no sign lately
  * - `stale`: it was given to a Redis that has failed over since; whether it was begun, nobody knows
  */
 export type ReplyKind = Ending | 'began' | 'progress' | 'lost' | 'unstarted' | 'stale' | 'mark';
@@ -74,7 +77,11 @@ export interface Reply {
 const NOTHING = Buffer.alloc(0);
 
 /** As the fields of an entry of a stream. */
-export function packReply(call: string, kind: ReplyKind, { runMs = 0, pid = 0, body = NOTHING as Uint8Array } = {}) {
+export function packReply(
+  call: string,
+  kind: ReplyKind,
+  { runMs = 0, pid = 0, body = NOTHING as Uint8Array } = {},
+): [string, ...(string | Buffer)[]] {
   return ['call', call, 'kind', kind, 'ms', runMs.toFixed(3), 'pid', String(pid), 'body', Buffer.from(body)];
 }
 

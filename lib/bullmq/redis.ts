@@ -145,13 +145,13 @@ export class RedisLink {
     return moment + this.#offset;
   }
 
-  /** Resolves once it is known whether Redis is there. */
-  async settled(): Promise<void> {
-    while (this.state === 'opening') await this.#changed();
+  /** Resolves once it is known whether Redis is there; nothing where it is known. */
+  get settled(): Promise<void> | undefined {
+    return this.state === 'opening' ? this.#until(() => this.state !== 'opening') : undefined;
   }
 
-  async opened(): Promise<void> {
-    while (this.state !== 'open') await this.#changed();
+  opened(): Promise<void> {
+    return this.#until(() => this.isOpen);
   }
 
   async open(): Promise<void> {
@@ -191,7 +191,7 @@ export class RedisLink {
     for (const watcher of watchers) watcher();
   }
 
-  #changed(): Promise<void> {
-    return new Promise((resolve) => this.#watchers.add(resolve));
+  async #until(condition: () => boolean): Promise<void> {
+    while (!condition()) await new Promise<void>((resolve) => this.#watchers.add(resolve));
   }
 }

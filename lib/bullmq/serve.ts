@@ -14,6 +14,7 @@ import { packThrown, unpackThrown } from '../wire';
 import {
   BEAT_MS,
   bytesOf,
+  CALLER_LIFE_MS,
   type CallData,
   EXPIRES_AT,
   LOCK_MS,
@@ -22,6 +23,7 @@ import {
   packReply,
   type ReplyKind,
   SERVICE_LIFE_MS,
+  SIGN_LIFE_MS,
   SILENCE_MS,
   unpackMove,
 } from './protocol';
@@ -214,12 +216,13 @@ class QueueService implements Service {
       const askedAt = performance.now();
       const [[name, moved], lives] = await Promise.all([
         redis.hmget(this.#key(id), 'name', EXPIRES_AT),
-        redis.exists(this.#names.replies(caller)),
+        redis.pttl(this.#names.replies(caller)),
       ]);
-      if (name === null || name === undefined || lives === 0) return 'gone';
+      if (typeof name !== 'string' || lives < 0) return 'gone';
       if (typeof moved === 'string') call.expiresAt = Number(moved);
       if (call.expiresAt === 0 || call.stop !== undefined) return 'gone';
-      if (call.expiresAt <= this.#link.now) return 'unstarted';
+      // Of a caller that has given no sign lately, it is not known whether it still waits for this.
+      if (call.expiresAt <= this.#link.now || lives < CALLER_LIFE_MS - SIGN_LIFE_MS) return 'unstarted';
       if (performance.now() - askedAt > FRESH_MS || !this.#link.isOpen) continue;
       return this.#link.run === run ? 'run' : 'stale';
     }
