@@ -198,7 +198,7 @@ class RemotePool implements TaskPool {
 
   stats(): PoolStats {
     const { workers, busy, queued } = this.#services;
-    return { workers, busy, queued, ...this.#calls.report() };
+    return { workers, spare: 0, busy, queued, ...this.#calls.report() };
   }
 
   close(options?: CloseOptions): Promise<void> {

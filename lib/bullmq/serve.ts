@@ -29,7 +29,7 @@ import {
 } from './protocol';
 import { type Connection, connect, loadPeers, parseConnection, parseQueue, RedisLink, reconnectDelay } from './redis';
 
-export interface ServeOptions extends Pick<PoolOptions, 'workers' | 'memory' | 'env' | 'execArgv'> {
+export interface ServeOptions extends Pick<PoolOptions, 'workers' | 'spare' | 'memory' | 'env' | 'execArgv'> {
   /** As for `connectPool`. */
   readonly connection: Connection;
   /** As for `connectPool`. */
@@ -60,7 +60,18 @@ export interface Service {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-const OPTIONS = ['connection', 'queue', 'version', 'modules', 'reclaim', 'workers', 'memory', 'env', 'execArgv'];
+const OPTIONS = [
+  'connection',
+  'queue',
+  'version',
+  'modules',
+  'reclaim',
+  'workers',
+  'spare',
+  'memory',
+  'env',
+  'execArgv',
+];
 const DEFAULT_QUEUE = 'express-unblock';
 
 /** A dead service's jobs are found within this time after the end of their locks. */
@@ -426,13 +437,14 @@ function parseServeOptions(options: ServeOptions) {
     modules,
     reclaim = 'kill',
     workers,
+    spare,
     memory,
     env,
     execArgv,
   } = options;
   parseConnection(who, connection);
   if (version !== undefined) parseQueue(who, 'version', version);
-  const { workers: count } = parsePoolOptions({ workers, memory, env, execArgv }, who);
+  const { workers: count } = parsePoolOptions({ workers, spare, memory, env, execArgv }, who);
   return {
     connection,
     queue: parseQueue(who, 'queue', queue),
@@ -440,7 +452,7 @@ function parseServeOptions(options: ServeOptions) {
     modules: parseModules(who, modules),
     reclaim: parseChoice(who, 'reclaim', reclaim, ['interrupt', 'kill']),
     workers: count,
-    pool: { workers: count, minWorkers: count, memory, env, execArgv },
+    pool: { workers: count, minWorkers: count, spare, memory, env, execArgv },
   };
 }
 
