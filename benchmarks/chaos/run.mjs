@@ -12,6 +12,12 @@ import { judge, labelOf, outlived } from './judge.mjs';
 import { watchLag } from './lag.mjs';
 import { planOf, WORKERS } from './plan.mjs';
 
+// Over Redis, it is another laboratory.
+if (process.argv.includes('--machines')) {
+  await import('./machines/run.mjs');
+  process.exit();
+}
+
 /**
  * A fault laboratory: `npm run chaos -- [--calls 5000] [--seed S] [--only A..B]`. It starts an app, makes calls of all
  * kinds while it harms the app's workers, judges every call, and exits with 1 if any was lost, duplicated, hung or wrong.
