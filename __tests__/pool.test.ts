@@ -322,10 +322,24 @@ describe('a worker that dies', () => {
 
 describe('a worker that cannot start', () => {
   it.each([
-    ['a flag that does not exist', { execArgv: ['--no-such-flag'] }],
-    ['a module that is not there', { execArgv: ['--require', '/nowhere/preload.js'] }],
-    ['an environment that is too big', { env: { BIG: 'x'.repeat(3e6) } }],
-  ])('for %s is an error of the waiting calls, without a storm of forks', async (_, options) => {
+    ['a flag that does not exist', { execArgv: ['--no-such-flag'] }, /bad option: --no-such-flag/],
+    [
+      'a module that is not there',
+      { execArgv: ['--require', '/nowhere/preload.js'] },
+      /Cannot find module '\/nowhere\//,
+    ],
+    [
+      'a loader that is not there',
+      { execArgv: ['--import', 'no-such-loader'] },
+      /Cannot find package 'no-such-loader'/,
+    ],
+    [
+      'what is preloaded and ends it',
+      { execArgv: ['--import', 'data:text/javascript,process.exit(7)'] },
+      /exit code 7/,
+    ],
+    ['an environment that is too big', { env: { BIG: 'x'.repeat(3e6) } }, /E2BIG/],
+  ])('for %s is an error of the waiting calls with its cause, without a storm of forks', async (_, options, cause) => {
     await using tasks = poolOf({ workers: 2, ...options });
     const forked = await forkedDuring(async () => {
       const outcomes = await Promise.allSettled(Array.from({ length: 50 }, () => tasks.echo(1)));
@@ -334,12 +348,16 @@ describe('a worker that cannot start', () => {
           status: 'rejected',
           reason: { code: 'ERR_UNBLOCK_WORKER_DIED', status: 500, message: expect.stringContaining('could not start') },
         });
+        expect((outcome as PromiseRejectedResult).reason.cause.message).toMatch(cause);
       }
       for (let n = 0; n < 20; n++) await tasks.echo(1).catch(() => {});
     });
     expect(forked.length).toBeLessThanOrEqual(4);
     expect(tasks.pool.stats()).toMatchObject({ workers: 0, queued: 0, died: 70 });
-    await expect(tasks.pool.ready()).rejects.toMatchObject({ code: 'ERR_UNBLOCK_WORKER_DIED' });
+    await expect(tasks.pool.ready()).rejects.toMatchObject({
+      code: 'ERR_UNBLOCK_WORKER_DIED',
+      cause: { message: expect.stringMatching(cause) },
+    });
   });
 
   it('because it is killed before it is ready is replaced, and the waiting call just works', async () => {

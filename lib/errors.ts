@@ -156,9 +156,14 @@ export function workerDied(task: string, death: Death) {
   return withoutStack(failure(500, 'ERR_UNBLOCK_WORKER_DIED', message, death));
 }
 
-export function workerNotStarted(death: Death) {
-  const message = 'The worker process could not start; its standard error says why';
-  return withoutStack(failure(500, 'ERR_UNBLOCK_WORKER_DIED', message, death));
+export function workerNotStarted(death: Death, cause: unknown) {
+  const message = 'The worker process could not start; the cause says why';
+  return withCause(withoutStack(failure(500, 'ERR_UNBLOCK_WORKER_DIED', message, death)), cause);
+}
+
+/** The cause of the above, where no error of Node's tells it. */
+export function startError(reason: string): Error {
+  return withoutStack(new Error(reason));
 }
 
 export function notSerializable(what: string, task: string, cause: unknown) {

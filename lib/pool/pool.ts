@@ -9,7 +9,7 @@ import { type PoolOptions, type PoolSettings, parsePoolOptions } from './options
 import { addPool, type CloseOptions, parseGrace, removePool, type TaskPool, type TaskSource } from './pools';
 import { DeadlineQueue } from './queue';
 import { CallStats, type PoolStats } from './stats';
-import { processContext, WorkerProcess } from './worker-process';
+import { processContext, WorkerProcess, whyNotReady } from './worker-process';
 
 /** After a worker that could not start, before another is tried. */
 const RETRY_MS = 1000;
@@ -30,7 +30,8 @@ export class Pool implements TaskPool {
   readonly #unsettled = new Set<Call>();
   readonly #calls = new CallStats();
   readonly #watchers = new Set<() => void>();
-  #failedStart: Death | undefined;
+  /** While there is one, no worker is started. Its cause is not known at once. */
+  #failedStart: { readonly death: Death; cause: unknown } | undefined;
   /** How many in a row were killed before they were ready. */
   #killedStarts = 0;
   #closing: Promise<void> | undefined;
@@ -70,18 +71,18 @@ export class Pool implements TaskPool {
     if (currentTask() !== undefined) return;
     const { minWorkers, spare } = this.#settings;
     const wanted = Math.max(1, minWorkers) + spare;
-    this.#failedStart = undefined;
-    while (this.#alive < wanted && this.#failedStart === undefined) this.#start();
+    if (this.#hopeless !== undefined) this.#failedStart = undefined;
+    while (this.#alive < wanted && this.#canStart) this.#start();
     for (const worker of this.#idle.filter(({ lacksModules }) => lacksModules)) {
       this.#takeFromIdle(worker);
       void worker.prepare();
     }
     const isUp = () => this.#alive - this.#count('starting') >= wanted;
-    const failed = () => (this.#alive < wanted ? this.#failedStart : undefined);
+    const failed = () => (this.#alive < wanted ? this.#hopeless : undefined);
     await this.#until(() => isUp() || failed() !== undefined || this.#closing !== undefined);
     if (this.#closing !== undefined) throw poolClosed();
-    const death = failed();
-    if (death !== undefined) throw workerNotStarted(death);
+    const { death, cause } = failed() ?? {};
+    if (death !== undefined) throw workerNotStarted(death, cause);
   }
 
   stats(): PoolStats {
@@ -186,7 +187,7 @@ export class Pool implements TaskPool {
       else this.#begin(call);
     }
     this.#keepWarm();
-    if (this.#alive === 0 && !this.#canStart) this.#failWaiting();
+    if (this.#alive === 0 && this.#hopeless !== undefined) this.#failWaiting(this.#hopeless);
   }
 
   #begin(call: Call): void {
@@ -227,6 +228,10 @@ export class Pool implements TaskPool {
     return this.#failedStart === undefined;
   }
 
+  get #hopeless() {
+    return this.#failedStart?.cause === undefined ? undefined : this.#failedStart;
+  }
+
   #start(): void {
     try {
       const worker = new WorkerProcess(this.#settings.worker, this.#modules, {
@@ -241,9 +246,9 @@ export class Pool implements TaskPool {
         onGone: (gone, death, wasKilled) => this.#onGone(gone, death, wasKilled),
       });
       this.#all.add(worker);
-    } catch {
+    } catch (error) {
       // Not even forked, as with an environment that is too big.
-      this.#onFailedStart({ exitCode: null, signal: null });
+      void this.#onFailedStart({ exitCode: null, signal: null }, error);
     }
     this.#tidying ??= processContext.runInAsyncScope(setInterval, undefined, () => this.#tidy(), IDLE_MS / 2).unref();
   }
@@ -272,27 +277,33 @@ export class Pool implements TaskPool {
     this.#all.delete(worker);
     this.#takeFromIdle(worker);
     // A signal may be somebody else's doing, and gets it some more tries; one at fault itself would fail again.
-    const isOwnFault = worker.stuck || (death.signal === null && !worker.endedByModule);
-    if (worker.neverReady && (isOwnFault || ++this.#killedStarts > MOST_KILLED)) this.#onFailedStart(death);
+    const { whyNotReady: reason } = worker;
+    const isOwnFault = reason !== undefined || (death.signal === null && !worker.endedByModule);
+    if (worker.neverReady && (isOwnFault || ++this.#killedStarts > MOST_KILLED))
+      void this.#onFailedStart(death, reason);
     if (worker.reclaimed && !wasKilled) this.#replace();
     else this.#dispatch();
     this.#changed();
   }
 
   /** For a while no other is tried, so that there is never a storm of forks. */
-  #onFailedStart(death: Death): void {
-    this.#failedStart = death;
+  async #onFailedStart(death: Death, reason: unknown): Promise<void> {
+    if (this.#failedStart !== undefined) return;
+    const failed = { death, cause: reason };
+    this.#failedStart = failed;
+    failed.cause ??= await whyNotReady(this.#settings.worker, death);
     setTimeout(() => {
       this.#failedStart = undefined;
-      this.#keepWarm();
       this.#dispatch();
     }, RETRY_MS).unref();
+    this.#dispatch();
+    this.#changed();
   }
 
   /** Where no worker can start, waiting is no use. */
-  #failWaiting(): void {
+  #failWaiting({ death, cause }: { death: Death; cause: unknown }): void {
     for (let call = this.#queue.take(); call !== undefined; call = this.#queue.take()) {
-      call.fail('died', workerNotStarted(this.#failedStart as Death));
+      call.fail('died', workerNotStarted(death, cause));
     }
   }
 

@@ -1,12 +1,13 @@
 import { AsyncResource } from 'node:async_hooks';
-import type { ChildProcess } from 'node:child_process';
+import { type ChildProcess, fork } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { closeSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import workerpool from 'workerpool';
-import { type Death, notSerializable, workerDied } from '../errors';
+import { type Death, notSerializable, startError, workerDied } from '../errors';
 import { MOST_TASKS, NOTES, type Outcome, packThrown, unpackThrown, unwrap, type WorkerEvent } from '../wire';
 import { SCRIPT } from '../worker/current-task';
 import type { Call } from './call';
@@ -50,8 +51,8 @@ export class WorkerProcess {
   reclaimed = false;
   /** True until its first idle moment. */
   neverReady = true;
-  /** It was killed because it did not come up in time: another would do the same. */
-  stuck = false;
+  /** It could not be forked, or did not come up in time: another would do the same. */
+  whyNotReady: Error | undefined;
   /** It ended while it imported a module, which the next will not. */
   endedByModule = false;
   readonly #pool: workerpool.Pool;
@@ -72,12 +73,16 @@ export class WorkerProcess {
   constructor(options: WorkerProcessOptions, modules: Set<string>, events: WorkerProcessEvents) {
     this.#events = events;
     this.#modules = modules;
-    const { pool, child } = processContext.runInAsyncScope(fork, undefined, options, this.#ledger);
+    const { pool, child } = processContext.runInAsyncScope(forkPool, undefined, options, this.#ledger);
     this.#pool = pool;
     this.#child = child;
     child.once('exit', (exitCode, signal) => this.#onExit({ exitCode, signal }));
     // A child that could not be forked has no exit to wait for.
-    child.once('error', () => child.pid === undefined && this.#onExit({ exitCode: null, signal: null }));
+    child.once('error', (error) => {
+      if (child.pid !== undefined) return;
+      this.whyNotReady = error;
+      this.#onExit({ exitCode: null, signal: null });
+    });
     child.unref();
     child.channel?.unref();
     void this.prepare();
@@ -140,7 +145,7 @@ export class WorkerProcess {
 
   #giveUpStart(importing: readonly string[]): void {
     if (this.#importing !== importing) return;
-    this.stuck = true;
+    this.whyNotReady = startError(`It was not ready after ${START_MS} ms`);
     this.kill();
   }
 
@@ -273,7 +278,7 @@ export class WorkerProcess {
     const index = note === undefined ? undefined : NOTES.indexOfImport(note);
     const culprit = index === undefined ? undefined : this.#importing[index];
     if (culprit === undefined) return;
-    this.endedByModule = this.#modules.delete(culprit) && !this.stuck;
+    this.endedByModule = this.#modules.delete(culprit) && this.whyNotReady === undefined;
   }
 
   #settleAfterDeath(call: Call, death: Death, hasBegun: boolean): void {
@@ -287,7 +292,7 @@ export class WorkerProcess {
   }
 }
 
-function fork({ env, execArgv }: WorkerProcessOptions, ledger: Ledger) {
+function forkPool({ env, execArgv }: WorkerProcessOptions, ledger: Ledger) {
   const pool = workerpool.pool(SCRIPT, {
     workerType: 'process',
     maxWorkers: 1,
@@ -322,6 +327,46 @@ function fork({ env, execArgv }: WorkerProcessOptions, ledger: Ledger) {
   }
 }
 
+/** More than a stack trace. */
+const MOST_SAID = 4000;
+const ASK_MS = 10_000;
+
+/**
+ * Starts a worker as one that died before it was ready was started, and hears what it says: the standard error of the
+ * others is the app's own. One that comes up, this time, is ended.
+ */
+export async function whyNotReady(options: WorkerProcessOptions, { exitCode, signal }: Death): Promise<unknown> {
+  if (signal !== null) return startError(`It was ended by ${signal} before it was ready`);
+  try {
+    return startError((await askOne(options)) || `It ended with exit code ${exitCode} before it was ready`);
+  } catch (error) {
+    return error;
+  }
+}
+
+function askOne({ env, execArgv }: WorkerProcessOptions): Promise<string> {
+  const child = fork(SCRIPT, [String(process.pid), ''], {
+    execArgv: [...execArgv],
+    env: environmentOf(env),
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    timeout: ASK_MS,
+    killSignal: 'SIGKILL',
+  });
+  const stderr = child.stderr as Socket;
+  let said = '';
+  stderr.on('data', (chunk) => {
+    said = (said + chunk).slice(-MOST_SAID);
+  });
+  for (const handle of [child, child.channel, stderr]) handle?.unref();
+  child.once('message', () => child.kill('SIGKILL'));
+  return new Promise((resolve, reject) => {
+    const tell = () => resolve(said.trim());
+    child.once('error', reject);
+    child.once('close', tell);
+    child.once('exit', () => setTimeout(tell, GRACE_MS)); // What it started may still hold its standard error.
+  });
+}
+
 /** What a worker notes and what it is ordered; see the worker's side. */
 export interface Ledger {
   /** Empty where there is nowhere to write. */
@@ -336,8 +381,9 @@ export function createLedger(): Ledger {
   const value = new Float64Array(1);
   let fd: number | undefined;
   const close = () => {
+    if (fd === undefined) return; // Not even removing is allowed everywhere.
     rmSync(file, { force: true }); // Where the worker did not get as far as that.
-    if (fd !== undefined) closeSync(fd);
+    closeSync(fd);
   };
   try {
     fd = openSync(file, 'wx+', 0o600);
