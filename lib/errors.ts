@@ -1,4 +1,4 @@
-import createError from 'http-errors';
+import type createHttpError from 'http-errors';
 import type * as factories from './errors';
 
 /**
@@ -24,6 +24,10 @@ type Made<F> = F extends (...args: never[]) => infer E ? Extract<E, { readonly c
 
 /** Every error of this package, told apart by its `code`, with what each carries. */
 export type UnblockError = { [Name in keyof typeof factories]: Made<(typeof factories)[Name]> }[keyof typeof factories];
+
+/** Loaded with the first error: it is a third of the files of this package, and workers seldom need it. */
+const createError: typeof createHttpError = ((...args: Parameters<typeof createHttpError>) =>
+  require('http-errors')(...args)) as never;
 
 function failure<const Status extends number, const Code extends string, Facts extends object>(
   status: Status,

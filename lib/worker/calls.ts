@@ -58,11 +58,11 @@ const methodsOf = (task: CurrentTask, ledger: Ledger): WorkerMethods => ({
     // Before the keeper is there, nobody repeats signals: one that has interrupted a call was the only one.
     const strays = careful && ledger.fd !== undefined && (isKept() || !interruptedBefore);
     interruptedBefore = false;
-    const enter = (self: TaskContext) => {
-      known.fn ??= load(known.definition);
-      return known.fn.apply(self, unwrap(args) as unknown[]);
-    };
     try {
+      // Not in the task: an interrupt in the middle would leave it half-loaded.
+      const fn = known.fn ?? load(known.definition);
+      known.fn = fn;
+      const enter = (self: TaskContext) => fn.apply(self, unwrap(args) as unknown[]);
       const result = task.begin(call, (self) =>
         reclaim === 'kill' ? enter(self) : interruptible(cellNumber(call), () => enter(self), strays),
       );

@@ -1,12 +1,13 @@
 import path from 'node:path';
 import { Script } from 'node:vm';
 import { Worker } from 'node:worker_threads';
-import { CELLS, GATE } from './cells';
+import { CELLS, GATE, orderIn } from './cells';
 import { hideInterruptListeners } from './signals';
 
 const shared = new SharedArrayBuffer(4 * Object.keys(CELLS).length);
 const cells = new Int32Array(shared);
 let entries = 0;
+let orders: number | undefined;
 
 /** What the script calls: defined once, since V8 compiles a script anew for every change of a global it uses. */
 let entered: () => unknown;
@@ -15,6 +16,7 @@ const script = new Script('__unblock()');
 
 /** It comes up while the rest of the worker does, and enters its scripts when no task runs: nobody waits for it. */
 export function startKeeper(parent: number, ledger: number | undefined): void {
+  orders = ledger;
   const keeper = new Worker(path.join(__dirname, 'keeper.js'), {
     workerData: { parent, shared, ledger },
     // What NODE_OPTIONS preloads would run in the keeper, too, and take it for an app.
@@ -36,6 +38,8 @@ export function interruptible<T>(call: number, fn: () => T, careful: boolean): T
   entered = () => {
     hideInterruptListeners(false);
     const entry = announce(call);
+    // The parent's signal may have come before this, and the keeper, which would repeat it, is not there.
+    if (!isKept() && orders !== undefined && orderIn(orders) === call) throw INTERRUPTED;
     if (careful) awaitGuard(entry);
     begun = true;
     return fn();
@@ -46,8 +50,9 @@ export function interruptible<T>(call: number, fn: () => T, careful: boolean): T
         hideInterruptListeners(isKept());
         return script.runInThisContext({ breakOnSigint: true, displayErrors: false }) as T;
       } catch (error) {
-        const isStray = !begun && wasInterrupted(error) && Atomics.load(cells, CELLS.interrupted) !== call;
-        if (!isStray) throw error;
+        if (begun || !wasInterrupted(error) || error === INTERRUPTED) throw error;
+        // One for an earlier call, or else for this one.
+        if (Atomics.load(cells, CELLS.interrupted) === call) throw error;
       } finally {
         Atomics.store(cells, CELLS.entry, 0);
         Atomics.notify(cells, CELLS.entry);
@@ -85,6 +90,8 @@ function awaitGuard(entry: number): void {
 export function isKept(): boolean {
   return Atomics.load(cells, CELLS.inside) > 0;
 }
+
+const INTERRUPTED = Object.assign(new Error('Interrupted'), { code: 'ERR_SCRIPT_EXECUTION_INTERRUPTED' });
 
 export function wasInterrupted(error: unknown): boolean {
   try {

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { constants, Script } from 'node:vm';
 import { importFailed, noSuchExport } from '../errors';
 import type { TaskDefinition } from '../wire';
-import { type Compiled, PROVIDED, provide } from './provided';
+import type { Compiled } from './provided';
 
 export type TaskFunction = (this: unknown, ...args: unknown[]) => unknown;
 
@@ -51,6 +51,7 @@ function exportOf({ url, name }: TaskDefinition & { kind: 'module' }): TaskFunct
 const VITE = 'var __vite_ssr_dynamic_import__ = (id) => import(__unblock_resolve(id));';
 
 function compile(definition: TaskDefinition & { kind: 'function' }): TaskFunction {
+  const { PROVIDED, provide } = require('./provided') as typeof import('./provided'); // Modules do without.
   const { source, form, strict, helpers, file, line, name } = definition;
   const head = `${strict ? "'use strict';" : ''}(function (${PROVIDED.join(', ')}) { ${VITE} ${helpers}\nreturn (\n`;
   // A method's text is one only inside of an object.
