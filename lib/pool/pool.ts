@@ -1,7 +1,6 @@
-import { existsSync } from 'node:fs';
-import { type Death, inBundle, poolClosed, queueFull, workerNotStarted } from '../errors';
+import { type Death, poolClosed, queueFull, workerNotStarted } from '../errors';
 import type { Parcel } from '../wire';
-import { currentTask, SCRIPT } from '../worker/current-task';
+import { currentTask } from '../worker/current-task';
 import { backlog } from './admission';
 import { Call, type CallLimits, type Ending, type Task } from './call';
 import { checkReadable } from './inherited';
@@ -39,7 +38,6 @@ export class Pool implements TaskPool {
 
   constructor(options: PoolOptions = {}) {
     this.#settings = parsePoolOptions(options);
-    if (!existsSync(SCRIPT)) throw inBundle();
     addPool(this);
     this.#keepWarm();
   }

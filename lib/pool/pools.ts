@@ -1,5 +1,8 @@
+import { existsSync } from 'node:fs';
+import { inBundle } from '../errors';
 import { checkOptions, parseTime, type Time } from '../options';
 import type { Parcel, TaskDefinition } from '../wire';
+import { SCRIPT } from '../worker/current-task';
 import type { Call, CallLimits, Task } from './call';
 import type { PoolOptions } from './options';
 import type { PoolStats } from './stats';
@@ -76,6 +79,7 @@ export function createPool(options?: PoolOptions): WorkerPool {
 
 /** Loads workerpool, which apps that offload nothing do without. */
 function makePool(options?: PoolOptions): TaskPool {
+  if (!existsSync(SCRIPT)) throw inBundle();
   const { Pool } = require('./pool') as typeof import('./pool');
   return new Pool(options);
 }
