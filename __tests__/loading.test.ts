@@ -14,7 +14,7 @@ function loadedBy(code: string): string[] {
   return [...new Set(names.map((found) => found?.[1] ?? found?.[2] ?? 'dist'))];
 }
 
-const EVERYONE = ['dist', 'request', 'bytes', 'http-errors', 'ms'];
+const EVERYONE = ['dist', 'request', 'bytes', 'ms'];
 const ONLY_TO_OFFLOAD = ['workerpool', 'acorn', 'eslint-scope', 'tslib'];
 
 test('an app that only sets deadlines and limits loads no workerpool, no parser and no helpers of compilers', () => {
