@@ -6,13 +6,13 @@ import express from 'express';
 import { createPool, limitInput, offload, problemDetails, timeout } from 'express-unblock';
 import { watchLag } from './lag.mjs';
 import { Ledger } from './ledger.mjs';
-import { LIMIT, MAX_QUEUE, NATURAL_END_MS, WORKERS } from './plan.mjs';
+import { LIMIT, MAX_QUEUE, NATURAL_END_MS, SPARE, WORKERS } from './plan.mjs';
 import * as functions from './tasks.mjs';
 
 /** The app under test, in a process of its own: all three middlewares, every kind of task in every way to offload it. */
 const trace = process.argv[2];
 const lag = watchLag();
-const pool = createPool({ workers: WORKERS, maxQueue: MAX_QUEUE, memory: '48mb' });
+const pool = createPool({ workers: WORKERS, spare: SPARE, maxQueue: MAX_QUEUE, memory: '48mb' });
 const requests = new AsyncLocalStorage();
 const ledger = new Ledger(pool, requests);
 
@@ -107,6 +107,18 @@ app.post('/call/:way/ownSignal', async ({ params, body }, res) => {
   res.json(await ways[params.way].spin.with({ signal: AbortSignal.timeout(body.ms) })(argsOf(body)));
 });
 
+/** Offloaded from the start, so that every worker imports them first; the late one when it is first asked for. */
+const offloadModule = (name) => offload.module(new URL(name, import.meta.url), { pool });
+const imported = {
+  slow: offloadModule('slow.mjs'),
+  throws: offloadModule('broken.mjs'),
+  exits: offloadModule('broken.mjs?exits'),
+};
+app.post('/imported/:name', async ({ params, body }, res) => {
+  imported.late ??= offloadModule('slow.mjs?late');
+  res.json(await imported[params.name].echo(argsOf(body)));
+});
+
 /** Work that stays in this process. */
 const local = express.Router();
 local.post('/later', async ({ body }, res) => {
@@ -174,7 +186,7 @@ const orders = {
     server.close();
     // Nothing else may keep this process alive.
     setImmediate(() => process.disconnect());
-    return { pids: ledger.lastPids, stats: pool.stats(), problems: ledger.problems };
+    return { pids: ledger.lastPids, stats: pool.stats(), takenBack: ledger.takenBack, problems: ledger.problems };
   },
 };
 

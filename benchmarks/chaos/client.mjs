@@ -88,7 +88,7 @@ function requestOf(spec, body) {
   const length = spec.upload.chunked ? { 'transfer-encoding': 'chunked' } : { 'content-length': String(body.length) };
   return {
     method: 'POST',
-    path: spec.way === 'local' ? `/local/${spec.task}` : path,
+    path: ['local', 'imported'].includes(spec.way) ? `/${spec.way}/${spec.task}` : path,
     headers: {
       'content-type': 'application/json',
       'x-id': String(spec.index),

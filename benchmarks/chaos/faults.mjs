@@ -13,7 +13,7 @@ export class Faults {
   /** @param pid whose calls may die from now on, if the signal kills */
   add(signal, target, pid) {
     this.count(`${signal} ${target}`);
-    if (signal === 'SIGSTOP' || signal === 'SIGCONT') return;
+    if (target === 'all' || signal === 'SIGSTOP' || signal === 'SIGCONT') return;
     this.#killed.delete(pid);
     this.#killed.set(pid, Date.now());
     if (this.#killed.size > 500) this.#killed.delete(this.#killed.keys().next().value);

@@ -1,7 +1,10 @@
 import { subscribe, tracingChannel } from 'node:diagnostics_channel';
 import { setTimeout as wait } from 'node:timers/promises';
-import { WORKERS } from './plan.mjs';
+import { SPARE, WORKERS } from './plan.mjs';
 
+/** An interrupt that is not over by then becomes a kill; timers may be late. */
+const INTERRUPT_MS = 200;
+const UP_MS = 1500;
 const ENDINGS = ['completed', 'failed', 'timedOut', 'cancelled', 'refused', 'died'];
 
 /** What the app saw of its requests, its offloaded calls and its worker processes, by public means only. */
@@ -9,6 +12,8 @@ export class Ledger {
   /** Breaches that belong to no single call. */
   problems = [];
   lastPids = [];
+  /** How workers were taken back from calls that were given up. */
+  takenBack = { interrupted: 0, killedInstead: 0, killed: 0 };
   #pool;
   #requests = new Map();
   #running = new Set();
@@ -52,26 +57,58 @@ export class Ledger {
   }
 
   #onFork(child) {
+    child.forkedAt = Date.now();
     this.#children.add(child);
     // It is told of just before it has a process id.
     child.once('spawn', () => {
       this.lastPids = [...this.lastPids.slice(-99), child.pid];
     });
     child.once('exit', () => this.#children.delete(child));
-    if (this.#children.size > WORKERS) this.problems.push(`${this.#children.size} live workers, ${WORKERS} allowed`);
+    this.#countKills(child);
+    const { size } = this.#children;
+    if (size > WORKERS + SPARE) this.problems.push(`${size} live workers, ${WORKERS} and ${SPARE} spare allowed`);
+  }
+
+  /** What the pool does to a worker. One that it kills has its successor at once. */
+  #countKills(child) {
+    const { kill } = child;
+    let interruptedAt = Number.NEGATIVE_INFINITY;
+    child.kill = (signal) => {
+      const isFirst = this.#children.has(child);
+      if (signal === 'SIGINT') {
+        interruptedAt = Date.now();
+        this.takenBack.interrupted++;
+      } else if (isFirst) this.#countKill(Date.now() - interruptedAt < INTERRUPT_MS);
+      if (signal === 'SIGKILL') this.#children.delete(child);
+      return kill.call(child, signal);
+    };
+  }
+
+  #countKill(isInstead) {
+    if (isInstead) this.takenBack.interrupted--;
+    this.takenBack[isInstead ? 'killedInstead' : 'killed']++;
   }
 
   /** @returns the process id of the worker that it hit, if there was one to hit */
   inflict({ signal, target, pick }) {
+    if (target === 'all') return this.#signalAll(signal);
     const busy = new Set([...this.#running].map(({ pid }) => pid));
     const choice = [...this.#children].filter(({ pid }) => busy.has(pid) === (target === 'busy'));
     const victim = choice[Math.floor(pick * choice.length)];
-    victim?.kill(signal);
+    if (victim !== undefined) process.kill(victim.pid, signal);
     return victim?.pid;
   }
 
+  /** As a process manager does; a SIGINT finds a worker whose keeper is not up yet for some 50 ms. */
+  #signalAll(signal) {
+    for (const { pid, forkedAt } of this.#children) {
+      if (pid !== undefined && Date.now() - forkedAt > UP_MS) process.kill(pid, signal);
+    }
+    return 0;
+  }
+
   inflictNext({ pid, signal }) {
-    return [...this.#children].find((child) => child.pid === pid)?.kill(signal);
+    return [...this.#children].some((child) => child.pid === pid) && process.kill(pid, signal);
   }
 
   /** Until no worker has anything left to do, which must not take long once nobody asks. */
@@ -90,8 +127,9 @@ export class Ledger {
       if (stats[ending] === this.#counted[ending]) continue;
       this.problems.push(`stats().${ending} is ${stats[ending]}, seen were ${this.#counted[ending]}`);
     }
-    const starting = stats.workers - this.#children.size;
-    if (starting !== 0) this.problems.push(`stats().workers is ${stats.workers}, ${this.#children.size} live`);
+    const alive = stats.workers + stats.spare;
+    if (alive !== this.#children.size)
+      this.problems.push(`stats() tell of ${alive} workers, ${this.#children.size} live`);
     if (this.#requests.size > 0) this.problems.push(`requests nobody sent: ${[...this.#requests.keys()].slice(0, 5)}`);
     return { stats, problems: this.problems.splice(0) };
   }

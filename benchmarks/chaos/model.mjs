@@ -18,6 +18,7 @@ const OUTCOMES = {
   ownSignal: () => ['500'],
   endless: () => [TIMED_OUT],
   deadly: () => [DIED],
+  imported: ({ task }) => ({ throws: ['418'], exits: [DIED] })[task] ?? ['ok'],
   nothing: ({ handler }) => [handler ? '204' : 'ok'],
   local: ({ task, ms, deadline }) =>
     ({

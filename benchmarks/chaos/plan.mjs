@@ -4,6 +4,7 @@
  */
 
 export const WORKERS = 3;
+export const SPARE = 1;
 export const MAX_QUEUE = 12;
 /** Bytes that `limitInput` lets through. */
 export const LIMIT = 16 * 1024;
@@ -40,6 +41,9 @@ export const DEADLY = ['exit', 'abort', 'kill', 'segfault', 'memory', 'disconnec
 /** What the app does by itself, without a worker. */
 export const LOCAL = ['later', 'mute', 'throwsLate', 'stream', 'cut', 'silent', 'extend'];
 
+/** Modules: slow ones offloaded from the start and later on, and such as cannot be imported. */
+export const IMPORTED = ['slow', 'slow', 'late', 'late', 'throws', 'exits'];
+
 /** What the app calls in its own way. */
 const CALLED_ONLY = ['roundTrip', 'progress', 'fan', 'unclonableArgument', 'ownTimeout', 'ownSignal'];
 
@@ -63,12 +67,15 @@ const TASKS = {
   deadly: 1,
   bomb: 0.2,
   local: 9,
+  imported: 2,
 };
 
 const UPLOADS = { whole: 60, pieces: 8, chunked: 14, expect: 6, stalled: 3, malformed: 2, deep: 2 };
 const SIZES = { small: 84, exact: 4, oneOver: 4, over: 5, huge: 2 };
 const STAGES = { connect: 1, head: 1, body: 2, sent: 8, response: 1 };
-const SIGNALS = { SIGKILL: 5, SIGSEGV: 2, SIGSTOP: 2, SIGTERM: 1 };
+const SIGNALS = { SIGKILL: 5, SIGSEGV: 2, SIGSTOP: 2, group: 3 };
+/** What process managers send to all processes of an app: it ends no call. */
+const GROUP_SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT'];
 
 /** @returns {() => number} the numbers from 0 to 1 that belong to one call of one seed (mulberry32) */
 function randomFor(seed, index) {
@@ -97,7 +104,12 @@ export function planOf(seed, index) {
 
   const kind = weighed(TASKS);
   const task =
-    { endless: () => oneOf(ENDLESS), deadly: () => oneOf(DEADLY), local: () => oneOf(LOCAL) }[kind]?.() ?? kind;
+    {
+      endless: () => oneOf(ENDLESS),
+      deadly: () => oneOf(DEADLY),
+      local: () => oneOf(LOCAL),
+      imported: () => oneOf(IMPORTED),
+    }[kind]?.() ?? kind;
   const variant = {
     fling: () => oneOf(THROWN),
     unclonableResult: () => oneOf(UNCLONABLE),
@@ -121,8 +133,8 @@ export function planOf(seed, index) {
     variant: variant[task]?.(),
     ms: planTime(task, deadline, between),
     deadline,
-    way: kind === 'local' ? 'local' : oneOf(['interrupt', 'interrupt', 'kill', 'module']),
-    handler: chance(0.3) && kind !== 'local' && !CALLED_ONLY.includes(task),
+    way: kind === 'local' || kind === 'imported' ? kind : oneOf(['interrupt', 'interrupt', 'kill', 'module']),
+    handler: chance(0.3) && kind !== 'local' && kind !== 'imported' && !CALLED_ONLY.includes(task),
     client: stage === 'connect' || stage === 'head' ? 'raw' : client,
     upload,
     /** By `limitInput`, before anything else looks at it. */
@@ -135,7 +147,7 @@ export function planOf(seed, index) {
         }
       : undefined,
     afterwards: oneOf(['close', 'ping', 'pipeline']),
-    fault: chance(0.02) ? planFault({ chance, between, weighed, random }) : undefined,
+    fault: chance(0.02) ? planFault({ chance, between, oneOf, weighed, random }) : undefined,
   };
 }
 
@@ -169,8 +181,9 @@ function planTime(task, deadline, between) {
   return between(1, 40);
 }
 
-function planFault({ chance, between, weighed, random }) {
+function planFault({ chance, between, oneOf, weighed, random }) {
   const signal = weighed(SIGNALS);
+  if (signal === 'group') return { signal: oneOf(GROUP_SIGNALS), target: 'all', after: between(0, 100) };
   return {
     signal,
     target: chance(0.5) ? 'busy' : 'idle',

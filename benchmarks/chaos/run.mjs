@@ -49,6 +49,8 @@ const SHOWN = 20;
 
 const counts = { lost: 0, duplicated: 0, hung: 0, wrong: 0 };
 const outcomes = {};
+/** What became of the workers whose calls were given up. */
+const reclaims = {};
 const faults = new Faults();
 const began = Date.now();
 
@@ -188,7 +190,7 @@ async function judgeLater(spec, seen) {
   if (seen.leftAt !== undefined) faults.count(`client leaves: ${spec.leave.stage}, ${spec.leave.by}`);
   if (spec.upload.how !== 'whole') faults.count(`upload: ${spec.upload.how}`);
   if (spec.upload.over) faults.count('upload: oversize');
-  if (['endless', 'deadly', 'fling', 'bomb'].includes(spec.kind)) faults.count(`task: ${spec.task}`);
+  if (['endless', 'deadly', 'fling', 'bomb', 'imported'].includes(spec.kind)) faults.count(`task: ${spec.task}`);
   await wait(JUDGED_AFTER_MS);
   const seenByApp = await app.order('report', { id: String(spec.index) });
   for (const { pid } of seenByApp.calls) {
@@ -268,7 +270,12 @@ async function storm(from, to) {
 }
 
 async function finish() {
-  const { pids, problems } = await app.order('finish', {});
+  const { pids, problems, takenBack } = await app.order('finish', {});
+  Object.assign(reclaims, {
+    'interrupted, and the process kept': takenBack.interrupted,
+    'killed where an interrupt was not enough': takenBack.killedInstead,
+    'killed, as modules are': takenBack.killed,
+  });
   app.finished = true;
   for (const problem of problems) breach('wrong', problem);
   const [code] = await Promise.race([app.exited, wait(5000, ['no exit'], { ref: false })]);
@@ -292,6 +299,7 @@ function report() {
   };
   table('faults injected', faults.counts);
   table('outcomes', outcomes);
+  table('workers taken back', reclaims);
   const { lost, duplicated, hung, wrong } = counts;
   console.log(`\n${last - first + 1} calls in ${((Date.now() - began) / 1000).toFixed(0)} s, seed ${seed}`);
   console.log(`lost / duplicated / hung / wrong: ${lost} / ${duplicated} / ${hung} / ${wrong}`);
