@@ -156,6 +156,59 @@ describe('examples/custom-errors.mjs', () => {
   });
 });
 
+describe('examples/chain/server.mjs', () => {
+  running('chain/server.mjs');
+
+  const services = ['forecast', 'shop', 'stock'];
+  const begun = /^(?<name>\w+) begins, (?<seconds>[\d.]+) s left$/;
+  const ended = /^(?<name>\w+) ends: (?<how>\w+)$/;
+
+  /** Three lines of the app, by the service that printed each. */
+  async function nextOfEach(pattern: RegExp) {
+    const lines = [await app.nextLine(), await app.nextLine(), await app.nextLine()];
+    const all = lines.map((line) => pattern.exec(line ?? '')?.groups ?? { name: `unexpected line: ${line}` });
+    expect(all.map(({ name }) => name).sort()).toEqual(services);
+    return new Map(all.map((groups) => [groups.name, groups]));
+  }
+
+  /** The one that computes has its CPU back: it would not answer before the long computation was over. */
+  async function expectAnswer() {
+    const { status, body } = await other.get('/report?days=1');
+    expect([status, JSON.parse(body)]).toEqual([200, { demand: expect.any(Number), stock: 120, price: 9 }]);
+    for (const { seconds } of (await nextOfEach(begun)).values()) expect(Number(seconds)).toBeGreaterThan(9);
+    for (const { how } of (await nextOfEach(ended)).values()) expect(how).toBe('200');
+  }
+
+  test('answers through all three', expectAnswer);
+
+  test('stops the work of all three when the client leaves', async () => {
+    const report = client.send('GET', '/report?days=100000');
+    const failed = expect(report.answer).rejects.toThrow();
+    await nextOfEach(begun);
+    client.close();
+    await failed;
+    const all = await nextOfEach(ended);
+    expect([...all.values()].map(({ how }) => how)).toEqual(Array(3).fill('ERR_UNBLOCK_CLIENT_CLOSED'));
+    await expectAnswer();
+  });
+
+  test('stops the work of all three when the time is over that the client says it has', async () => {
+    const patience = { 'x-envoy-expected-rq-timeout-ms': 1_500 };
+    const began = performance.now();
+    const { status } = await client.send('GET', '/report?days=100000', undefined, patience).answer;
+    const took = performance.now() - began;
+    expect(status).toBe(504);
+    expect(took).toBeGreaterThan(1_000);
+    expect(took).toBeLessThan(9_000);
+    const left = await nextOfEach(begun);
+    const seconds = ['shop', 'stock', 'forecast'].map((name) => Number(left.get(name)?.seconds));
+    expect(seconds).toEqual(seconds.toSorted((a, b) => b - a));
+    expect(seconds[0]).toBeLessThanOrEqual(1.5);
+    for (const { how } of (await nextOfEach(ended)).values()) expect(how).toMatch(/^ERR_UNBLOCK_\w+$|^504$/);
+    await expectAnswer();
+  });
+});
+
 describe('examples/graceful-shutdown.mjs', () => {
   running('graceful-shutdown.mjs');
 

@@ -29,7 +29,7 @@ describe('timeout', () => {
   });
 
   it.each([
-    [{ untill: 'head' }, 'timeout: unknown option "untill", expected until or skip'],
+    [{ untill: 'head' }, 'timeout: unknown option "untill", expected until, skip or upstream'],
     [{ until: 'end' }, 'timeout: until must be "head" or "response", got "end"'],
     [{ skip: true }, 'timeout: skip must be a function, got true'],
     [[], 'timeout: options must be an object, got an array'],

@@ -244,6 +244,7 @@ export function aRequestHasItsDeadline(req: Request, deadline: Deadline) {
   expectType<AbortSignal>()(deadline.signal);
   expectType<boolean>()(deadline.expired);
   expectType<number>()(deadline.remaining());
+  expectType<Record<string, string>>()(deadline.headers());
   expectType<void>()(deadline.extend('5s'));
   expectType<void>()(deadline.clear());
   app.get('/', (req, res) => {

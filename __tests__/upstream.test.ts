@@ -2,7 +2,10 @@ import { readUpstreamTime, upstreamHeaders } from '../lib/request/upstream';
 
 const NOW = 1_795_000_000_000;
 const nothing = { limit: Number.POSITIVE_INFINITY, waited: 0 };
-const read = (headers: Record<string, string | string[]>) => readUpstreamTime(headers, NOW);
+function read(headers: Record<string, string | string[]>) {
+  const { limit, waited } = readUpstreamTime(headers, NOW);
+  return { limit, waited };
+}
 
 describe('what a request says of the time that its sender has', () => {
   it('is nothing without headers', () => {

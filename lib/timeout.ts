@@ -8,6 +8,7 @@ import { contexts, type Deadline } from './request/context';
 import { deadlineOf, type RequestDeadline } from './request/deadline';
 import type { Next } from './request/patches';
 import { cutOff, exitOf, takeOver } from './request/response';
+import { readUpstreamTime } from './request/upstream';
 
 declare global {
   namespace Express {
@@ -27,6 +28,14 @@ export interface TimeoutOptions {
   readonly until?: 'head' | 'response' | undefined;
   /** Requests for which this returns true get no limit; `req.deadline` still tells of their client. */
   readonly skip?: ((req: Request) => boolean) | undefined;
+  /**
+   * Whether what the request says counts, too: `x-envoy-expected-rq-timeout-ms` and `grpc-timeout` (the time that its
+   * sender has), and `x-request-start` (since when it has waited in front of us, which is taken off). Never later than
+   * `time`; what is nonsense, in the future or older than an hour is ignored. A request whose time is over already is
+   * refused before its handlers run. Only clients that may shorten their own limits should get through to it with such
+   * headers. Default: false.
+   */
+  readonly upstream?: boolean | undefined;
 }
 
 const passed = channel('express-unblock:timeout');
@@ -46,13 +55,14 @@ const passed = channel('express-unblock:timeout');
  * body that had not arrived (RFC 9110, sections 15.6.5 and 15.5.9).
  */
 export function timeout(time: Time | ((req: Request) => Time), options: TimeoutOptions = {}) {
-  checkOptions('timeout', options, ['until', 'skip']);
+  checkOptions('timeout', options, ['until', 'skip', 'upstream']);
   const fixed = typeof time === 'function' ? undefined : parseTime('timeout', 'time', time);
   const limitOf = (req: Request) =>
     fixed ?? parseTime('timeout', 'the time returned', (time as (req: Request) => Time)(req));
   const { until: met = 'head' } = options;
   const until = parseChoice('timeout', 'until', met, ['head', 'response']);
   const skip = options.skip === undefined ? undefined : parseFunction('timeout', 'skip', options.skip);
+  const upstream = parseChoice('timeout', 'upstream', options.upstream ?? false, [true, false]);
 
   return function timeoutMiddleware(req: IncomingMessage, res: ServerResponse, next: Next): void {
     // Behind an upgrade stands a socket, not a response.
@@ -60,25 +70,43 @@ export function timeout(time: Time | ((req: Request) => Time), options: TimeoutO
       next();
       return;
     }
+    const exit = exitOf(req, next);
     let deadline: RequestDeadline;
+    let isOver = false;
     try {
       deadline = deadlineOf(req, res);
-      if (!skip?.(req as Request)) deadline.start(limitOf(req as Request), () => expire(req, res, until, exit));
+      if (!skip?.(req as Request)) {
+        const onExpire = () => expire(req, res, until, exit, waitsForClient(req));
+        if (upstream) isOver = !startWithin(req, deadline, limitOf(req as Request), onExpire);
+        else deadline.start(limitOf(req as Request), onExpire);
+      }
     } catch (error) {
       next(asError(error));
       return;
     }
-    const exit = exitOf(req, next);
-    if (contexts.getStore()?.deadline === deadline) next();
+    if (isOver) expire(req, res, until, exit, false);
+    else if (contexts.getStore()?.deadline === deadline) next();
     else contexts.run(deadline.handlers, next);
   };
 }
 
+/** @returns false where the sender's time is over already */
+function startWithin(req: IncomingMessage, deadline: RequestDeadline, time: number, onExpire: () => void): boolean {
+  deadline.upstream ??= readUpstreamTime(req.headers);
+  const { limit, waited, readAt } = deadline.upstream;
+  const left = Math.min(time, limit - (performance.now() - readAt)) - waited;
+  if (left > 0) deadline.start(left, onExpire, Math.min(time, limit));
+  else deadline.limit = Math.min(time, limit);
+  return left > 0;
+}
+
+/** @param stalled whether it is the client that did not keep the time, with its upload */
 function expire(
   req: IncomingMessage,
   res: ServerResponse,
   until: 'head' | 'response',
   exit: (error: unknown) => void,
+  stalled: boolean,
 ): void {
   const deadline = deadlineOf(req, res);
   if (res.headersSent && (until === 'head' || res.writableFinished)) {
@@ -86,7 +114,6 @@ function expire(
     return;
   }
   deadline.expired = true;
-  const stalled = waitsForClient(req);
   const error = (stalled ? uploadTimedOut : timedOut)(deadline.limit);
   if (passed.hasSubscribers) passed.publish({ req, res, error });
   if (res.headersSent) {

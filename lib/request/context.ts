@@ -19,6 +19,12 @@ export interface Deadline {
    * or the response is over.
    */
   extend(time: Time): void;
+  /**
+   * The headers that tell the next service how much time is left, for its own `timeout(time, { upstream: true })`:
+   * `fetch(url, { signal: req.deadline.signal, headers: req.deadline.headers() })`. They are
+   * `x-envoy-expected-rq-timeout-ms` and `grpc-timeout`, and none where there is no limit.
+   */
+  headers(): Record<string, string>;
   /** Takes the limit off; the signal still aborts when the client leaves. */
   clear(): void;
 }

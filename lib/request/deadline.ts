@@ -3,8 +3,10 @@ import type { Socket } from 'node:net';
 import { badOption, clientClosed } from '../errors';
 import { parseTime, type Time } from '../options';
 import { contexts, type Deadline, type RequestContext } from './context';
+import { Expiry } from './expiry';
 import { type Failure, forgiveLateErrors, reportLate } from './late';
 import { guardRouters, type Next, watchChunks } from './patches';
+import { type UpstreamTime, upstreamHeaders } from './upstream';
 
 /** How long after the response a request still counts as the one for which code runs. */
 export const PAST_MS = 5000;
@@ -81,8 +83,6 @@ function isUnfinished(res: ServerResponse): boolean {
   return res.writableFinished === false || res.socket?.destroyed === true;
 }
 
-const doNothing = (): void => {};
-
 export class RequestDeadline implements Deadline {
   readonly handlers: RequestContext = { role: 'handler', deadline: this };
   /** Whose response it is: the handlers', after a failure the error handlers', at last nobody's. */
@@ -98,9 +98,10 @@ export class RequestDeadline implements Deadline {
   failure: Failure | undefined;
   /** How many listened for `close` when the handler that runs now was begun. */
   closeListeners = 0;
-  #onExpire = doNothing;
+  /** What the request's headers say, once they were asked. */
+  upstream: UpstreamTime | undefined;
+  #expiry: Expiry | undefined;
   #movers: Set<() => void> | undefined;
-  #timer: NodeJS.Timeout | undefined;
   #isOver = false;
   #closedAt = Number.POSITIVE_INFINITY;
   #toldAt = Number.POSITIVE_INFINITY;
@@ -115,7 +116,7 @@ export class RequestDeadline implements Deadline {
       this.#closedAt = Math.min(this.#closedAt, performance.now());
       this.clear();
       // What outlives the request keeps its context, and must not keep its `req` and `res` as well.
-      this.#onExpire = doNothing;
+      this.#expiry = undefined;
     };
     // The request's own 'close' comes as soon as its body was read, and does not mean that the client left.
     res.on('close', onClose);
@@ -147,21 +148,29 @@ export class RequestDeadline implements Deadline {
     return now - this.#toldAt < TOLD_MS;
   }
 
-  start(limit: number, onExpire: () => void): void {
-    this.#onExpire = onExpire;
-    this.#set(limit);
+  /** @param limit what the error tells, where part of it was over before the request came in */
+  start(left: number, onExpire: () => void, limit = left): void {
+    if (this.#isOver) return;
+    this.#expiry?.clear();
+    this.#expiry = new Expiry(onExpire);
+    this.#set(left, limit);
   }
 
   extend(time: Time): void {
-    this.#set(parseTime('deadline.extend', 'time', time));
+    const left = parseTime('deadline.extend', 'time', time);
+    this.#set(left, left);
   }
 
   remaining(): number {
     return this.expired ? 0 : Math.max(0, this.at - performance.now());
   }
 
+  headers(): Record<string, string> {
+    return upstreamHeaders(this.remaining());
+  }
+
   clear(): void {
-    clearTimeout(this.#timer);
+    this.#expiry?.clear();
     if (!this.expired) this.#moveTo(Number.POSITIVE_INFINITY);
   }
 
@@ -205,22 +214,10 @@ export class RequestDeadline implements Deadline {
     };
   }
 
-  #set(limit: number): void {
-    if (this.#isOver || this.#onExpire === doNothing) return;
-    clearTimeout(this.#timer);
+  #set(left: number, limit: number): void {
+    if (this.#isOver || this.#expiry === undefined) return;
     this.limit = limit;
-    this.#moveTo(performance.now() + limit);
-    this.#timer = setTimeout(() => this.#confirm(), limit);
-  }
-
-  /**
-   * Where the event loop was blocked, timers go before what came in meanwhile. Work whose result is here is done, and
-   * throwing it away helps nobody: the deadline passes once that has had its turn, if it still stands.
-   */
-  #confirm(): void {
-    const { at } = this;
-    setImmediate(() => {
-      if (this.at === at) this.#onExpire();
-    });
+    this.#expiry.set(left);
+    this.#moveTo(this.#expiry.at);
   }
 }

@@ -6,6 +6,8 @@ export interface UpstreamTime {
   readonly limit: number;
   /** How long the request has been on its way since the first proxy that says so. */
   readonly waited: number;
+  /** When the headers were read, on the clock of `performance.now()`: both count from then. */
+  readonly readAt: number;
 }
 
 const UNITS: Record<string, number> = { H: 3_600_000, M: 60_000, S: 1000, m: 1, u: 1e-3, n: 1e-6 };
@@ -18,13 +20,17 @@ const LONGEST_WAIT = 3_600_000;
  *
  * @param now a timestamp in milliseconds, as `Date.now()` gives it
  */
-export function readUpstreamTime(headers: IncomingHttpHeaders, now = Date.now()): UpstreamTime {
+export function readUpstreamTime(headers: IncomingHttpHeaders = {}, now = Date.now()): UpstreamTime {
   const limits = [
     ...read(headers['x-envoy-expected-rq-timeout-ms'], milliseconds),
     ...read(headers['grpc-timeout'], grpcTimeout),
   ];
   const waits = read(headers['x-request-start'], (text) => waitedSince(text, now));
-  return { limit: Math.min(Number.POSITIVE_INFINITY, ...limits), waited: Math.max(0, ...waits) };
+  return {
+    limit: Math.min(Number.POSITIVE_INFINITY, ...limits),
+    waited: Math.max(0, ...waits),
+    readAt: performance.now(),
+  };
 }
 
 /** The headers that tell another service what is left of the time; 0 tells it not to begin. */
