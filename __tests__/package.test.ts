@@ -77,6 +77,37 @@ test('without bullmq and ioredis, which are optional, the first pool says what t
   });
 });
 
+test('so it is with the watch, of which a process has one', async () => {
+  expect(await logOf(differing('express-unblock/watch'))).toEqual({ named: ['watch'], missing: [], differing: [] });
+});
+
+test('who does not ask for the watch does not load it, and neither do a worker thread and a worker process', async () => {
+  const log = await logOf(`
+    import { createRequire } from 'node:module';
+    import { Worker } from 'node:worker_threads';
+    import { offload } from 'express-unblock';
+    const require = createRequire(process.cwd() + '/');
+    const loaded = () => Object.keys(require.cache).filter((file) => /dist.watch/.test(file)).length;
+    const inThread = \`
+      import { createRequire } from 'node:module';
+      import { parentPort } from 'node:worker_threads';
+      const require = createRequire(process.cwd() + '/');
+      require('express-unblock/watch').watch();
+      const loaded = Object.keys(require.cache).some((file) => /main-thread/.test(file));
+      parentPort.postMessage(loaded);
+    \`;
+    const inProcess = offload(async () => {
+      const { watch } = await import('express-unblock/watch');
+      watch().stop();
+      return Symbol.for('express-unblock.watch') in globalThis;
+    });
+    const thread = new Worker(inThread, { eval: true });
+    const threadWatched = await new Promise((resolve) => thread.once('message', resolve));
+    console.log(JSON.stringify([loaded(), threadWatched, await inProcess()]));
+  `);
+  expect(log).toEqual([0, false, false]);
+});
+
 test('outside of a worker nothing aborts, and reporting progress does nothing', async () => {
   const log = await logOf(`
     import { isWorker, progress, signal } from 'express-unblock/worker';

@@ -32,6 +32,8 @@ import {
   type UnblockError,
   type WorkerPool,
 } from 'express-unblock';
+import { type Blocked, type Watch, type WatchOptions, watch } from 'express-unblock/watch';
+import 'express-unblock/watch/register';
 import { isWorker, progress, signal } from 'express-unblock/worker';
 
 /** Fails to compile unless `Actual` is exactly `Expected`. */
@@ -407,4 +409,23 @@ export function everyErrorHasAStatusToAnswerWithOrNone(error: UnblockError) {
 export function theDefaultPoolIsAPoolLikeOthers() {
   expectType<WorkerPool>()(defaultPool());
   offload(() => 1, { pool: defaultPool() });
+}
+
+export function aWatchHasReadonlyOptions() {
+  const options: WatchOptions = { threshold: '100ms', exitAfter: 30_000, log: (line: string) => line };
+  expectType<Watch>()(watch(options));
+  watch().stop();
+  watch({ threshold: undefined, exitAfter: undefined, log: undefined });
+  // @ts-expect-error
+  watch({ treshold: 100 });
+  // @ts-expect-error
+  watch({ log: 'stderr' });
+  // @ts-expect-error
+  options.threshold = 1;
+}
+
+export function aMessageOfTheChannelHasAType({ route, ms, cpuMs, at, advice, stack }: Blocked) {
+  expectType<string | undefined>()(route);
+  expectType<number>()(ms + cpuMs);
+  expectType<string>()(at + advice + stack);
 }

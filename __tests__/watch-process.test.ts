@@ -170,13 +170,17 @@ test('the process that `node --test` starts its tests from is not watched', asyn
 });
 
 describe('where Node’s permission model forbids it', () => {
-  const permission = major === 20 ? '--experimental-permission' : '--permission';
+  const permission = [
+    major === 20 ? '--experimental-permission' : '--permission',
+    '--allow-fs-read=*',
+    ...(process.allowedNodeEnvironmentFlags.has('--allow-net') ? ['--allow-net'] : []),
+  ];
 
   test.each([
     ['threads', []],
     ['the inspector', ['--allow-worker']],
   ])('%s: says so once, and stays out of the way', async (_what, allowed) => {
-    const flags = [permission, '--allow-fs-read=*', ...allowed, ...REGISTER];
+    const flags = [...permission, ...allowed, ...REGISTER];
     const app = await startWatched('app.cjs', { flags, env: { WATCH: '{}' } });
     await app.line(/^express-unblock: watch\(\) is off: .*permission model$/);
     expect((await app.request('/work'))?.status).toBe(200);
@@ -186,7 +190,7 @@ describe('where Node’s permission model forbids it', () => {
   });
 
   (major >= 24 ? test : test.skip)('with --allow-worker and --allow-inspector it works', async () => {
-    const flags = [permission, '--allow-fs-read=*', '--allow-worker', '--allow-inspector', ...REGISTER];
+    const flags = [...permission, '--allow-worker', '--allow-inspector', ...REGISTER];
     const app = await startWatched('app.cjs', { flags });
     void app.request('/work');
     await app.line(IN_COMPUTE);

@@ -80,7 +80,7 @@ app.get('/parse', function parse(_req, res) {
 
 app.get('/stringify', function stringify(_req, res) {
   let length = 0;
-  for (let n = 0; n < 5; n++) length += JSON.stringify(rows).length; // stringify
+  for (let n = 0; n < 5; n++) length += JSON.stringify(rows).length;
   res.send(String(length));
 });
 
