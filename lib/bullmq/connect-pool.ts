@@ -1,5 +1,5 @@
-import { AsyncResource } from 'node:async_hooks';
 import { randomUUID } from 'node:crypto';
+import { background } from '../background';
 import { badOption, notSerializable, poolClosed, queueFull, tooLarge, unreachable, workerDied } from '../errors';
 import { checkOptions, invalid, parseInteger, parseSize, type Size } from '../options';
 import { backlog } from '../pool/admission';
@@ -78,9 +78,6 @@ interface Entry {
   isRepeated: boolean;
   readonly unlisten: () => void;
 }
-
-/** What lasts belongs to no request, and keeps none of them alive. */
-const background = new AsyncResource('express-unblock:bullmq');
 
 /** What it has of Redis while it is not in a worker, where calls run in place. */
 interface Far {

@@ -1,3 +1,4 @@
+import { background } from '../background';
 import { type Death, poolClosed, queueFull, workerNotStarted } from '../errors';
 import type { Parcel } from '../wire';
 import { currentTask } from '../worker/current-task';
@@ -8,7 +9,7 @@ import { type PoolOptions, type PoolSettings, parsePoolOptions } from './options
 import { addPool, type CloseOptions, parseGrace, removePool, type TaskPool, type TaskSource } from './pools';
 import { DeadlineQueue } from './queue';
 import { CallStats, type PoolStats } from './stats';
-import { processContext, WorkerProcess, whyNotReady } from './worker-process';
+import { WorkerProcess, whyNotReady } from './worker-process';
 
 /** After a worker that could not start, before another is tried. */
 const RETRY_MS = 1000;
@@ -248,7 +249,7 @@ export class Pool implements TaskPool {
       // Not even forked, as with an environment that is too big.
       void this.#onFailedStart({ exitCode: null, signal: null }, error);
     }
-    this.#tidying ??= processContext.runInAsyncScope(setInterval, undefined, () => this.#tidy(), IDLE_MS / 2).unref();
+    this.#tidying ??= background.runInAsyncScope(setInterval, undefined, () => this.#tidy(), IDLE_MS / 2).unref();
   }
 
   #takeFromIdle(worker: WorkerProcess): void {

@@ -1,4 +1,3 @@
-import { AsyncResource } from 'node:async_hooks';
 import { type ChildProcess, fork } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
@@ -7,6 +6,7 @@ import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import workerpool from 'workerpool';
+import { background } from '../background';
 import { type Death, notSerializable, startError, workerDied } from '../errors';
 import { MOST_TASKS, NOTES, type Outcome, packThrown, unpackThrown, unwrap, type WorkerEvent } from '../wire';
 import { SCRIPT } from '../worker/current-task';
@@ -21,9 +21,6 @@ const GRACE_MS = 100;
 const MOST_RETURNS = 2;
 /** How long an idle worker may take over its exit handlers. */
 const LEAVE_MS = 500;
-
-/** Workers and timers outlive the request that first needed them; created in this context, they do not keep it alive. */
-export const processContext = new AsyncResource('express-unblock');
 
 export interface WorkerProcessOptions {
   readonly env: NodeJS.ProcessEnv | undefined;
@@ -73,7 +70,7 @@ export class WorkerProcess {
   constructor(options: WorkerProcessOptions, modules: Set<string>, events: WorkerProcessEvents) {
     this.#events = events;
     this.#modules = modules;
-    const { pool, child } = processContext.runInAsyncScope(forkPool, undefined, options, this.#ledger);
+    const { pool, child } = background.runInAsyncScope(forkPool, undefined, options, this.#ledger);
     this.#pool = pool;
     this.#child = child;
     child.once('exit', (exitCode, signal) => this.#onExit({ exitCode, signal }));
@@ -131,7 +128,7 @@ export class WorkerProcess {
   async #import(urls: readonly string[]): Promise<boolean> {
     this.#importing = urls;
     // While this process was busy, the worker may have come up: that is heard of before the immediate.
-    processContext.runInAsyncScope(() => this.#after(START_MS, () => setImmediate(() => this.#giveUpStart(urls))));
+    background.runInAsyncScope(() => this.#after(START_MS, () => setImmediate(() => this.#giveUpStart(urls))));
     try {
       const imported: string[] = await this.#pool.exec('load', [urls]);
       for (const url of imported) this.#imported.add(url);

@@ -1,11 +1,9 @@
 import { AsyncResource } from 'node:async_hooks';
+import { background } from '../background';
 import { Heap, type HeapItem } from '../heap';
 
 const waiting = new Heap<Expiry>((a, b) => (a.at === b.at ? a.id < b.id : a.at < b.at));
 let made = 0;
-
-/** The async context in which timers are made: in a request's own, they would keep its `req` and `res`. */
-const outside = new AsyncResource('DeadlineTimer');
 
 let timer: NodeJS.Timeout | undefined;
 let wakesAt = Number.POSITIVE_INFINITY;
@@ -30,6 +28,7 @@ export class Expiry extends AsyncResource implements HeapItem {
 
   constructor(readonly onExpire: () => void) {
     super('Deadline', UNTRACKED);
+    this.emitDestroy(); // To Jest's --detectOpenHandles, it is an open handle until then.
   }
 
   /** `limit` milliseconds from now. Until it passes or is cleared, it holds the process as a timer does. */
@@ -56,7 +55,7 @@ function wakeForFirst(now: number): void {
   clearTimer = clearTimeout;
   wakesAt = waiting.first?.at ?? Number.POSITIVE_INFINITY;
   if (waiting.size === 0) return;
-  timer = outside.runInAsyncScope(setTimeout, undefined, wake, Math.max(1, Math.ceil(wakesAt - now)));
+  timer = background.runInAsyncScope(setTimeout, undefined, wake, Math.max(1, Math.ceil(wakesAt - now)));
 }
 
 function wake(): void {

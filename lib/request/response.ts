@@ -1,7 +1,7 @@
-import { AsyncResource } from 'node:async_hooks';
 import { type IncomingMessage, ServerResponse, STATUS_CODES } from 'node:http';
 import { TLSSocket } from 'node:tls';
 import type { HttpError } from 'http-errors';
+import { background } from '../background';
 import { contexts, type RequestContext } from './context';
 import { deadlineOf, PAST_MS, type RequestDeadline } from './deadline';
 import { callLate, Failure, forgiveLateErrors, reportLate } from './late';
@@ -81,13 +81,13 @@ function fail(
   res.on('close', () => forget(new WeakRef(deadline)));
 }
 
-/** In no request's context, which would keep it alive. */
-const forget = AsyncResource.bind((past: WeakRef<RequestDeadline>) => {
-  setTimeout(() => {
+function forget(past: WeakRef<RequestDeadline>): void {
+  const end = () => {
     const deadline = past.deref();
     if (deadline !== undefined) deadline.failure = undefined;
-  }, PAST_MS).unref();
-});
+  };
+  background.runInAsyncScope(setTimeout, undefined, end, PAST_MS).unref();
+}
 
 function prepare(req: IncomingMessage, res: ServerResponse, error: Failing, context: RequestContext): void {
   const { deadline } = context;

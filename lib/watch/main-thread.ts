@@ -1,4 +1,4 @@
-import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { closeSync, openSync } from 'node:fs';
 import type { IncomingMessage } from 'node:http';
@@ -7,6 +7,7 @@ import { devNull } from 'node:os';
 import path from 'node:path';
 import { PerformanceObserver, performance } from 'node:perf_hooks';
 import { Worker } from 'node:worker_threads';
+import { background } from '../background';
 import { CELLS, clockOffset, type Questions, type WatchData } from './cells';
 import type { Layer } from './route';
 
@@ -95,7 +96,6 @@ export class MainThread {
   readonly #cells = new Int32Array(new SharedArrayBuffer(4 * Object.keys(CELLS).length));
   readonly #requests = new AsyncLocalStorage<WeakRef<RoutedRequest>>();
   /** Timers outlive the request that first needed them; created in this context, they do not keep its own. */
-  readonly #outside = new AsyncResource('express-unblock:watch');
   readonly #gcObserver = new PerformanceObserver((list) => this.#gcs.push(...list.getEntries()));
   #gcs: { startTime: number; duration: number }[] = [];
   #samples: Sample[] = [];
@@ -159,7 +159,7 @@ export class MainThread {
   #beatEvery(period: number, now: number): void {
     this.#period = period;
     clearTimeout(this.#timer);
-    this.#timer = this.#outside.runInAsyncScope(setInterval, undefined, this.#onTimer, period).unref();
+    this.#timer = background.runInAsyncScope(setInterval, undefined, this.#onTimer, period).unref();
     this.#beat(now);
     Atomics.store(this.#cells, CELLS.period, period);
     Atomics.notify(this.#cells, CELLS.period);
@@ -200,7 +200,7 @@ export class MainThread {
     const used = this.#read.cpuMs - before.cpuMs;
     const report = () => this.#events.onBlock({ ms, cpuMs: used, gcMs: this.#gcMsSince(before.at), samples });
     // Node tells of garbage collections by immediates of its own.
-    this.#outside.runInAsyncScope(setImmediate, undefined, setImmediate, report);
+    background.runInAsyncScope(setImmediate, undefined, setImmediate, report);
   }
 
   #gcMsSince(from: number): number {
