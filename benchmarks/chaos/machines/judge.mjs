@@ -32,7 +32,10 @@ export function judge(call, traces, harm, lag) {
   if (traces.begins.length > most) breach('duplicated', `it began ${traces.begins.length} times`);
   if (traces.begins.length > 1 && !harmed(call.madeAt, endedAt)) breach('duplicated', 'it was repeated without need');
 
-  judgeOutcome(call, traces, harmed, slack, breach);
+  // One that is frozen tells late.
+  const own = harm.filter((one) => one.caller === caller && one.from < endedAt && one.to > call.madeAt);
+  const frozenMs = own.reduce((sum, { from, to }) => sum + to - from, 0);
+  judgeOutcome(call, traces, harmed, slack + frozenMs, breach);
 
   // While its caller could not be heard, or nobody could, it could not be taken back.
   const deaf = harm.filter(

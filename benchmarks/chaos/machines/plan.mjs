@@ -48,8 +48,8 @@ const FAULTS = {
   'caller wire: cut': 6,
   'caller wire: hole': 4,
   'caller wire: delay': 3,
-  'redis: kill': 3,
-  'redis: freeze': 3,
+  'redis: kill': 2,
+  'redis: freeze': 2,
 };
 
 /** One after the other: `next()` gives what to harm, which one of them, for how long, and when the next comes. */
@@ -60,7 +60,7 @@ export function faultsOf(seed) {
     next() {
       const name = weighed(random, FAULTS);
       const isLong = random() < 0.3;
-      return { name, pick: random(), ms: isLong ? between(2500, 6000) : between(50, 1500), pause: between(300, 1500) };
+      return { name, pick: random(), ms: isLong ? between(2500, 6000) : between(50, 1500), pause: between(400, 1800) };
     },
   };
 }
