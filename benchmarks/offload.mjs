@@ -1,5 +1,6 @@
 import { start } from './lab/child.mjs';
 import { figure, quantile, spread, summary } from './lab/stats.mjs';
+import { loops } from './tasks/loops.mjs';
 
 const CONTENDERS = [
   { contender: 'ours', name: 'offload()', ours: true, reclaims: 20 },
@@ -7,7 +8,18 @@ const CONTENDERS = [
   { contender: 'piscina', name: 'piscina (thread)', reclaims: 8 },
   { contender: 'tinypool', name: 'tinypool (thread)', reclaims: 8 },
 ];
-const KILLING = { contender: 'ours-kill', name: "offload(), reclaim: 'kill'", ours: true, reclaims: 4 };
+const KILLING = [
+  { contender: 'ours-kill', name: "offload(), reclaim: 'kill'", ours: true, reclaims: 4 },
+  { contender: 'ours-spare', name: '… with spare: 1', ours: true, reclaims: 10 },
+];
+const REQUIRED = ['express-unblock', 'connect-timeout', 'express', 'workerpool', 'piscina', 'tinypool'];
+const READY = [
+  ['fork', 'a bare fork'],
+  ['ours', 'ready() of offload()'],
+  ['workerpool', 'workerpool (process)'],
+];
+/** After so many milliseconds loops are aborted. */
+const AFTER = [1, 5, 20, 60, 150, 400];
 const PAYLOADS = [
   { kind: 'string', bytes: 65_536, name: '64 KB string' },
   { kind: 'buffer', bytes: 65_536, name: '64 KB Buffer' },
@@ -20,7 +32,7 @@ export async function measure({ quick, progress }) {
   const rounds = quick ? 1 : 10;
   const lasting = quick ? 40 : 250;
 
-  const everyone = [...CONTENDERS, KILLING];
+  const everyone = [...CONTENDERS, ...KILLING];
   const sides = [];
   let colds, memories, reclaims, trips;
   try {
@@ -68,6 +80,8 @@ export async function measure({ quick, progress }) {
     return { name, ours, ...summary(samples), p99: quantile(samples, 0.99), worst: Math.max(...samples) };
   });
 
+  const first = await measureStarts({ quick, progress });
+
   return {
     title: 'offload: the CPU back after an abort, and the price of moving work away',
     how: `One worker each, warm, with default settings otherwise; each contender in a process of its own, taking turns in
@@ -111,6 +125,7 @@ export async function measure({ quick, progress }) {
         columns: ['', 'cold start, ms', 'idle, MB (PSS)', 'idle, MB (RSS)'],
         rows: all.map(({ name, cold, pss, rss }) => [name, spread(cold), spread(pss), spread(rss)]),
       },
+      ...first,
     ],
     panels: [
       panel('From an abort to the next task done, ms (less is better)', reclaimed, (row) => row),
@@ -121,6 +136,72 @@ export async function measure({ quick, progress }) {
       panel('MB per idle worker, PSS (less is better)', all, ({ pss }) => pss),
     ],
   };
+}
+
+/** A worker's first moments: its start, what is loaded for it, and interrupts of its first calls. */
+async function measureStarts({ quick, progress }) {
+  const rounds = quick ? 1 : 15;
+  const side = await start('starts.mjs');
+  const kinds = Object.keys(loops).slice(0, quick ? 2 : undefined);
+  const times = (names, question) => repeat(names, rounds, (name) => side.ask(question, name), progress, question);
+  const interrupts = async (kind, warm) => {
+    const all = [];
+    for (let round = 0; round < (quick ? 1 : 4); round++) {
+      for (const after of quick ? [20] : AFTER) {
+        progress(`interrupts, ${kind}, ${warm ? 'warmed' : 'fresh'}, after ${after} ms`);
+        all.push(await side.ask('interrupt', { kind, warm, after }));
+      }
+    }
+    return all;
+  };
+  try {
+    const ready = await times(
+      READY.map(([contender]) => contender),
+      'ready',
+    );
+    const required = await times(REQUIRED, 'require');
+    const rows = [];
+    for (const kind of kinds) {
+      rows.push([kind, ...toldOf(await interrupts(kind, false)), ...toldOf(await interrupts(kind, true))]);
+    }
+    return [
+      {
+        heading: 'Until a process takes calls, in ms',
+        columns: ['', 'ms'],
+        rows: READY.map(([, name], at) => [name, spread(summary(ready[at]))]),
+      },
+      {
+        heading: 'require(), in ms',
+        columns: ['', 'ms'],
+        rows: REQUIRED.map((name, at) => [name, spread(summary(required[at]))]),
+      },
+      {
+        heading: 'Interrupts of loops: until the next task is done, in ms, and how many workers were killed instead',
+        columns: ['', 'fresh, p50', 'p99', 'killed', 'warmed, p50', 'p99', 'killed'],
+        rows,
+      },
+    ];
+  } finally {
+    await side.stop();
+  }
+}
+
+function toldOf(all) {
+  const ms = all.map((one) => one.ms);
+  const killed = all.filter((one) => one.killed).length;
+  return [figure(quantile(ms, 0.5)), figure(quantile(ms, 0.99)), `${killed} of ${all.length}`];
+}
+
+/** In turns, so that what else the machine does hits all alike. */
+async function repeat(names, rounds, ask, progress, what) {
+  const answers = names.map(() => []);
+  for (let round = 0; round < rounds; round++) {
+    for (const [at, name] of names.entries()) {
+      progress(`${what}, ${name}, round ${round + 1} of ${rounds}`);
+      answers[at].push(await ask(name));
+    }
+  }
+  return answers;
 }
 
 const panel = (title, rows, pick) => ({

@@ -16,6 +16,7 @@ const file = (name) => fileURLToPath(new URL(`../tasks/${name}`, import.meta.url
 const contenders = {
   ours: (workers) => ours(workers, 'interrupt'),
   'ours-kill': (workers) => ours(workers, 'kill'),
+  'ours-spare': (workers) => ours(workers, 'kill', 1),
   workerpool(workers) {
     const pool = workerpool.pool(file('workerpool.mjs'), {
       workerType: 'process',
@@ -35,12 +36,14 @@ const contenders = {
   tinypool: (workers) => threads(Tinypool, workers),
 };
 
-function ours(workers, reclaim) {
-  const pool = createPool({ workers, minWorkers: workers });
+function ours(workers, reclaim, spare = 0) {
+  const pool = createPool({ workers, minWorkers: workers, spare });
   const run = {};
   for (const [name, task] of Object.entries(tasks)) run[name] = offload(task, { pool, reclaim });
   return {
     run: (task, arg, signal) => (signal ? run[task].with({ signal })(arg) : run[task](arg)),
+    /** Aborts come no faster than workers start. */
+    rest: () => pool.ready(),
     close: () => pool.close(),
   };
 }
@@ -63,6 +66,7 @@ answer({
   async reclaim(times) {
     const samples = [];
     for (let n = 0; n < times; n++) {
+      await pool.rest?.();
       await pool.run('noop');
       const aborter = new AbortController();
       const spinning = pool.run('spin', 10_000, aborter.signal).then(
