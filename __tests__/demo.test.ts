@@ -226,15 +226,38 @@ describe('the routes', () => {
     expect(await cell('.slowest')).toMatch(/^[\d.]+ s$/);
   });
 
-  test('shows that the limited route refuses a long text and takes a medium one', async () => {
-    await compare('/limited');
+  test('tells what the limited route manages, refuses what takes longer at once, and shows what it expected', async () => {
+    const note = page.locator('#about-size');
+    await page.getByRole('radio', { name: '/limited' }).check();
+    await page.getByLabel('Deadline', { exact: true }).selectOption('1 second');
+    await note.getByText(/^With 1 second this server manages about [\d,]+ characters; yours has 287,158\.$/).waitFor();
+
+    await page.locator('#forecast[aria-busy="false"]').waitFor();
+    const done = await page.locator('#forecast circle.done').count();
+    expect(done).toBeGreaterThan(9);
+
+    const buffer = Buffer.alloc(1_000_000, 'The tide came in late, and nobody saw it. ');
+    await page.getByLabel('open a file').setInputFiles({ name: 'text.txt', mimeType: 'text/plain', buffer });
+    await note.getByText('yours has 1,000,000').waitFor();
+    await compare('/limited', '1 second');
     await outcome('413');
-    await rows().first().getByText('Too large: 281 kB, limit 64 kB').waitFor();
+    await rows().first().getByText('Too large: 1,000,000 characters would take longer than').waitFor();
+    await page.locator('#forecast circle.refused').waitFor();
 
     await page.getByRole('radio', { name: 'Medium' }).check();
     await page.getByText('300 sentences').waitFor();
     await compare('/limited');
     await outcome('200');
+    await page.locator('#forecast circle.done').nth(done).waitFor();
+  });
+
+  test('refuses a text of more than a megabyte before it is read', async () => {
+    const buffer = Buffer.alloc(1_200_000, 'The tide came in late, and nobody saw it. ');
+    await page.getByLabel('open a file').setInputFiles({ name: 'text.txt', mimeType: 'text/plain', buffer });
+    await page.getByText('1,200,000 characters').first().waitFor();
+    await compare('/limited');
+    await outcome('413');
+    await rows().first().getByText('Too large: 1,172 kB, limit 1,024 kB').waitFor();
   });
 
   test('shows that a comparison ends with its deadline', async () => {

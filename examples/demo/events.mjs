@@ -1,11 +1,11 @@
 // What the page cannot know by itself, as server-sent events: how late this process's event loop runs, what the pool
-// is doing, and how far each comparison has come.
+// is doing and what it manages, and how far each comparison has come.
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 
 const EVERY = 250;
 const RESOLUTION = 10;
 
-export function eventStream({ pool }) {
+export function eventStream({ report }) {
   const clients = new Set();
   const delay = monitorEventLoopDelay({ resolution: RESOLUTION });
   delay.enable();
@@ -15,14 +15,14 @@ export function eventStream({ pool }) {
     for (const client of clients) if (!client.writableNeedDrain) client.write(message);
   }
 
-  function report() {
+  function tell() {
     // The histogram holds the time between two looks, its own resolution included.
-    publish('state', { delay: Math.max(0, delay.max / 1e6 - RESOLUTION), pool: pool.stats() });
+    publish('state', { delay: Math.max(0, delay.max / 1e6 - RESOLUTION), ...report() });
     delay.reset();
   }
 
   // After a block all timers are due at once: one step later, the histogram's own has seen it too.
-  setInterval(() => setImmediate(report), EVERY).unref();
+  setInterval(() => setImmediate(tell), EVERY).unref();
 
   return {
     publish,

@@ -1,5 +1,5 @@
 // One slow computation behind three routes: in the server's own thread, offloaded to a worker process with a deadline,
-// and the same behind a limit on its input. The page at / shows what each of them does to everybody else.
+// and refused at once where it would not be done in time. The page at / shows what each of them does to everybody else.
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { dirname } from 'node:path';
@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import express from 'express';
 import { closePools, createPool, limitInput, offload, problemDetails, timeout } from 'express-unblock';
 import { eventStream } from './events.mjs';
+import { createForecast } from './forecast.mjs';
 import { findSimilar } from './similarity.mjs';
 import { texts } from './texts/texts.mjs';
 
@@ -21,13 +22,13 @@ const pool = createPool({ workers: availableParallelism() > 2 ? 2 : 1, minWorker
 
 // A comparison leaves nothing half done in its module, so one that is stopped need not cost its process: 'interrupt'
 // has the worker back within milliseconds, where 'kill', the default for modules, starts a new one.
-const similarity = offload.module(new URL('./similarity.mjs', import.meta.url), {
-  pool,
-  reclaim: 'interrupt',
-  timeout: '60s',
-});
+const module = new URL('./similarity.mjs', import.meta.url);
+const options = { pool, reclaim: 'interrupt', timeout: '60s' };
+const plain = offload.module(module, options);
+const sized = offload.module(module, { ...options, size: (text) => text.length });
 
-const events = eventStream({ pool });
+const events = eventStream({ report: () => ({ pool: pool.stats(), forecast: forecast.report(DEADLINES) }) });
+const forecast = createForecast({ compare: sized.findSimilar, events });
 const text = express.text({ limit: '5mb' });
 const deadline = timeout((req) => (DEADLINES.includes(req.query.deadline) ? req.query.deadline : '15s'));
 
@@ -38,15 +39,8 @@ app.use((_req, res, next) => {
 });
 
 app.post('/blocking', text, compareHere);
-app.post('/offloaded', deadline, text, compareOffloaded);
-app.post(
-  '/limited',
-  limitInput('64kb'),
-  deadline,
-  text,
-  limitInput(30_000, { of: (req) => req.body }),
-  compareOffloaded,
-);
+app.post('/offloaded', deadline, text, compareBy(plain.findSimilar));
+app.post('/limited', limitInput('1mb'), deadline, text, compareBy(sized.findSimilar));
 
 async function compareHere(req, res) {
   events.publish('started', { run: req.query.run });
@@ -54,13 +48,13 @@ async function compareHere(req, res) {
   res.json(findSimilar(req.body ?? ''));
 }
 
-async function compareOffloaded(req, res) {
-  const { run } = req.query;
-  events.publish('started', { run });
-  const compare = similarity.findSimilar.with({
-    onProgress: (progress) => events.publish('progress', { run, ...progress }),
-  });
-  res.json(await compare(req.body ?? ''));
+function compareBy(offloaded) {
+  return async function compareOffloaded(req, res) {
+    const { run } = req.query;
+    events.publish('started', { run });
+    const compare = offloaded.with({ onProgress: (progress) => events.publish('progress', { run, ...progress }) });
+    res.json(await compare(req.body ?? ''));
+  };
 }
 
 app.get('/ping', (_req, res) => {
@@ -68,6 +62,11 @@ app.get('/ping', (_req, res) => {
 });
 
 app.get('/events', events.handler);
+
+app.get('/runs', (_req, res) => {
+  res.set('Cache-Control', 'no-store').json(forecast.runs);
+  void forecast.learnFrom(texts.at(-1).text);
+});
 
 app.get('/texts', (_req, res) => {
   res.json(texts.map(({ id, title, sentences }) => ({ id, title, sentences })));

@@ -8,8 +8,8 @@ const MOST_DRIFT = 1;
 const SHORTEST_MS = 0.1;
 /** Assumed before anything was seen, with the weight of so many runs: time grows with size, give or take a factor of 1.65. */
 const PRIOR = { exponent: 1, runs: 4, variance: 0.25 };
-/** With fewer runs in memory, or where run times of one size differ by more (a factor of e to either side), it is not sure. */
-const LEAST_RUNS = 10;
+/** With fewer runs in memory (ten, some seconds old), or where run times of one size differ by more, it is not sure. */
+const LEAST_RUNS = 9.5;
 const MOST_SPREAD = 1;
 /** A peak is forgotten faster than the rest; those that were given up would have taken longer than it tells. */
 const PEAK_HALF_LIFE_MS = 2000;

@@ -1,4 +1,5 @@
 import { createChart } from './chart.mjs';
+import { createForecast } from './forecast.mjs';
 import { count, duration } from './format.mjs';
 import { pairOf } from './pairs.mjs';
 import { startPulse } from './pulse.mjs';
@@ -25,6 +26,7 @@ const $ = (id) => document.getElementById(id);
 const form = $('form');
 const text = await createText(form);
 const chart = createChart($('chart'));
+const forecast = createForecast($('forecast'));
 const requests = createRequests($('rows'), showEnd);
 const run = createRun($('run'), requests);
 let delay;
@@ -40,11 +42,17 @@ listen('progress', (event) => {
   requests.progressed(event);
   run.show(pool);
 });
+events.addEventListener('open', async () => {
+  for (const one of await (await fetch('runs')).json()) forecast.add(one);
+});
+listen('run', (one) => forecast.add(one));
 listen('state', (state) => {
   const at = performance.now();
   delay = { value: state.delay, at };
   pool = { ...state.pool, at };
   showPool();
+  forecast.know(state.forecast);
+  showForecast();
   run.show(pool);
 });
 
@@ -75,6 +83,17 @@ function showPool() {
   );
 }
 
+/** What the deadline and the text that are chosen let expect. */
+function showForecast() {
+  const { deadline, route } = form.elements;
+  const size = text.value.length;
+  const name = deadline.selectedOptions[0].textContent;
+  forecast.ask({ size, deadlineMs: Number.parseInt(deadline.value, 10) * 1000 });
+  const words = forecast.sentence({ size, deadline: deadline.value, name });
+  for (const place of [$('forecast-note'), $('about-size')]) if (place.textContent !== words) place.textContent = words;
+  $('about-size').hidden = route.value !== 'limited';
+}
+
 function showEnd(request) {
   const { title, route, outcome, note, ended, sent, result } = request;
   const took = duration(ended - sent);
@@ -100,6 +119,7 @@ function send(times) {
 }
 
 form.addEventListener('change', ({ target }) => {
+  showForecast();
   if (target.name !== 'route') return;
   $('deadline').disabled = target.value === 'blocking';
   $('about-deadline').hidden = target.value !== 'blocking';

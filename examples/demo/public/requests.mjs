@@ -96,6 +96,10 @@ export function createRequests(rows, onEnd) {
 
 function noteOn(response, answer) {
   if (response.ok) return `${count(answer.pairs.length)} pairs of ${count(answer.sentences)} sentences`;
+  if (answer.code === 'ERR_UNBLOCK_TOO_SLOW') {
+    const less = answer.manages ? `; about ${count(answer.manages)} would not` : '';
+    return `${count(answer.size)} characters would take longer than ${duration(answer.limit)}${less}`;
+  }
   const retryAfter = response.headers.get('Retry-After');
   if (retryAfter) return `try again in ${retryAfter} s`;
   if (answer.measure === 'bytes') return `${size(answer.expected ?? answer.received)}, limit ${size(answer.limit)}`;

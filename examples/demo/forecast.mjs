@@ -1,0 +1,58 @@
+// What the server has learnt of how long comparisons take, for the page: what it manages by when, and of each
+// comparison what was expected and what came.
+import { tracingChannel } from 'node:diagnostics_channel';
+
+const KEPT = 60;
+/** The line that the page draws: 30 times, from a millisecond to a minute and a half. */
+const TIMES = Array.from({ length: 30 }, (_, n) => Math.round(1.482 ** n));
+
+/** A comparison that takes this long tells enough of those that take longer. */
+const LONG_MS = 2000;
+
+export function createForecast({ compare, events }) {
+  const runs = [];
+  let isLearning = false;
+  let told = 0;
+
+  // Of all offloaded functions, only the one with a size has something to forecast.
+  tracingChannel('express-unblock:offload').subscribe({
+    asyncEnd({ size, predictedMs, runMs, outcome, reason }) {
+      if (size === undefined) return;
+      const run = { id: ++told, size, predictedMs, runMs, outcome, reason };
+      runs.push(run);
+      if (runs.length > KEPT) runs.shift();
+      events.publish('run', run);
+    },
+  });
+
+  return {
+    runs,
+
+    /** The largest size for each of these times, as far as it is known, and the line through many more. */
+    report(deadlines) {
+      const line = TIMES.map((ms) => ({ ms, size: compare.manages(ms) })).filter(({ size }) => size !== undefined);
+      return {
+        isLearning,
+        line,
+        manages: Object.fromEntries(deadlines.map((time) => [time, compare.manages(time) ?? null])),
+      };
+    },
+
+    /** Compares longer and longer parts of a text, where too little is known to go by. */
+    async learnFrom(text) {
+      if (isLearning || compare.manages('1s') !== undefined) return;
+      isLearning = true;
+      try {
+        for (let size = 4000; size < 120_000; size = Math.round(size * 1.24)) {
+          await compare(text.slice(0, size));
+          if (runs.at(-1).runMs > LONG_MS) return;
+        }
+      } catch (error) {
+        // Somebody else keeps the workers busy, or the server is about to end.
+        if (!error.code?.startsWith('ERR_UNBLOCK_')) throw error;
+      } finally {
+        isLearning = false;
+      }
+    },
+  };
+}
