@@ -36,6 +36,7 @@ const ROWS = {
     'piscina + AbortController',
     'oracle (simulated)',
   ],
+  watch: ['bare Express', 'watch()', 'one sample, µs', 'memory, MB'],
 };
 
 let results: string;
@@ -87,7 +88,7 @@ describe('npm run bench', () => {
   test('a name that does not exist is refused, with the names that do', async () => {
     await expect(bench('speed')).rejects.toMatchObject({
       code: 1,
-      stderr: expect.stringContaining('timeout, limit-input, offload, load'),
+      stderr: expect.stringContaining('timeout, limit-input, offload, load, watch'),
     });
     expect(existsSync(path.join(results, 'speed.md'))).toBe(false);
   });

@@ -5,7 +5,7 @@ import { seeded } from '../lab/stats.mjs';
 
 if (isMainThread) throw new Error('a worker thread of run.mjs');
 
-const { cells, seed, wanted } = workerData;
+const { cells, seed, wanted, perSession } = workerData;
 const SAMPLES = 0;
 const random = seeded(seed);
 // Answers come in between two events of this thread.
@@ -14,7 +14,7 @@ setInterval(() => {}, 1);
 while (Atomics.load(cells, SAMPLES) < wanted) {
   const session = new Session();
   session.connectToMainThread();
-  const several = 1 + Math.floor(random() * 4);
+  const several = perSession ?? 1 + Math.floor(random() * 4);
   for (let n = 0; n < several; n++) {
     // Any moment between two steps of the work is as likely as any other.
     Atomics.wait(cells, 1, 0, random() * 2);

@@ -47,7 +47,8 @@ export interface Block {
 
 /** Without requests for so long, an app is idle, and its event loop is looked at less often. */
 const IDLE_AFTER_MS = 3000;
-const IDLE_PERIOD_MS = 250;
+const IDLE_PERIOD_MS = 2000;
+const LONGEST_PERIOD_MS = 250;
 /** What serves nothing by then will not be an app that starts. */
 const STARTED_AFTER_MS = 5000;
 /** A sample is answered at once unless native code is running. */
@@ -152,7 +153,7 @@ export class MainThread {
 
   #wake(now: number): void {
     this.#awakeUntil = now + IDLE_AFTER_MS;
-    const period = Math.min(Math.ceil(this.#threshold / 4), IDLE_PERIOD_MS);
+    const period = Math.min(Math.ceil(this.#threshold / 4), LONGEST_PERIOD_MS);
     if (this.#period !== period) this.#beatEvery(period, now);
   }
 
