@@ -60,8 +60,13 @@ export function sourceOf(fn: (...args: never[]) => unknown, { file, strict }: Ca
   return { source, form, strict: isStrict(fn, root, strict), helpers: declarationsOf(helpers) };
 }
 
+/** Those of swc are called by their name or as its property `_`. */
 function declarationsOf(helpers: Map<string, string>): string {
-  return [...helpers].map(([name, value]) => `var ${name} = ${value}; ${name}._ = ${name};`).join(' ');
+  const texts = [...helpers].map(([name, value]) => {
+    const isNative = !value.startsWith('(');
+    return `var ${name} = ${value};${isNative ? '' : ` ${name}._ = ${name};`}`;
+  });
+  return texts.join(' ');
 }
 
 const NATIVE = /\{\s*\[native code\]\s*\}\s*$/;

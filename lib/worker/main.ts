@@ -9,4 +9,4 @@ leaveSignalsToParent();
 const ledger = openLedger(file);
 takeCalls(ledger);
 // Its thread takes as long to come up as a process. Nobody waits for it.
-startKeeper(Number(parent), ledger.fd);
+startKeeper(Number(parent), 'Deno' in globalThis ? undefined : ledger.fd); // Deno's threads share no descriptors.
