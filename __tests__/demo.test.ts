@@ -226,6 +226,25 @@ describe('the routes', () => {
     expect(await cell('.slowest')).toMatch(/^[\d.]+ s$/);
   });
 
+  test('names the function that blocked, and offers the cure', async () => {
+    await compare('/blocking');
+    await outcome('200');
+    const place = page.locator('#blocked .place');
+    await place.waitFor();
+    expect(await place.textContent()).toMatch(
+      /^POST \/blocking held the event loop for [\d.]+ s in \w+ \(.*similarity\.mjs:\d+\)$/,
+    );
+    await page.getByText('The cure: wrap it with offload().').waitFor();
+
+    await page.getByRole('radio', { name: 'Medium' }).check();
+    await page.getByText('300 sentences').waitFor();
+    await page.getByRole('button', { name: 'Offload it' }).click();
+    await outcome('200');
+    expect(await cell('.to')).toBe('/offloaded');
+    expect(await page.getByRole('radio', { name: '/offloaded' }).isChecked()).toBe(true);
+    expect(await page.getByLabel('Deadline', { exact: true }).isEnabled()).toBe(true);
+  });
+
   test('tells what the limited route manages, refuses what takes longer at once, and shows what it expected', async () => {
     const note = page.locator('#about-size');
     await page.getByRole('radio', { name: '/limited' }).check();

@@ -1,5 +1,6 @@
 // One slow computation behind three routes: in the server's own thread, offloaded to a worker process with a deadline,
 // and refused at once where it would not be done in time. The page at / shows what each of them does to everybody else.
+import { subscribe } from 'node:diagnostics_channel';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
 import { dirname } from 'node:path';
@@ -7,6 +8,7 @@ import { setImmediate } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import express from 'express';
 import { closePools, createPool, limitInput, offload, problemDetails, timeout } from 'express-unblock';
+import { watch } from 'express-unblock/watch';
 import { eventStream } from './events.mjs';
 import { createForecast } from './forecast.mjs';
 import { findSimilar } from './similarity.mjs';
@@ -31,6 +33,10 @@ const events = eventStream({ report: () => ({ pool: pool.stats(), forecast: fore
 const forecast = createForecast({ compare: sized.findSimilar, events });
 const text = express.text({ limit: '5mb' });
 const deadline = timeout((req) => (DEADLINES.includes(req.query.deadline) ? req.query.deadline : '15s'));
+
+// Prints which line of code holds the event loop, and for how long; the page shows it, too. The stack is for the log.
+watch({ log: console.log });
+subscribe('express-unblock:blocked', ({ stack, ...event }) => events.publish('blocked', event));
 
 app.disable('x-powered-by');
 app.use((_req, res, next) => {

@@ -1,3 +1,4 @@
+import { createBlocked } from './blocked.mjs';
 import { createChart } from './chart.mjs';
 import { createForecast } from './forecast.mjs';
 import { count, duration } from './format.mjs';
@@ -29,6 +30,7 @@ const chart = createChart($('chart'));
 const forecast = createForecast($('forecast'));
 const requests = createRequests($('rows'), showEnd);
 const run = createRun($('run'), requests);
+const blocked = createBlocked($('blocked'), offloadIt);
 let delay;
 let pool;
 
@@ -45,6 +47,7 @@ listen('progress', (event) => {
 events.addEventListener('open', async () => {
   for (const one of await (await fetch('runs')).json()) forecast.add(one);
 });
+listen('blocked', blocked.show);
 listen('run', (one) => forecast.add(one));
 listen('state', (state) => {
   const at = performance.now();
@@ -116,6 +119,12 @@ function send(times) {
   run.show(pool);
   // Where the form stands above the rest, what it set off would be out of sight.
   if (matchMedia('(max-width: 1020px)').matches) $('run').scrollIntoView({ block: 'nearest' });
+}
+
+/** The same text again, on the route where the watch's advice was taken. */
+function offloadIt() {
+  form.querySelector('[value="offloaded"]').click();
+  send(1);
 }
 
 form.addEventListener('change', ({ target }) => {
