@@ -8,6 +8,8 @@ import { fixture, ROOT } from './support/workers';
 
 const { createInstrumenter } = require('istanbul-lib-instrument');
 
+jest.setTimeout(30_000); // Processes start, on however busy a machine.
+
 const folder = mkdtempSync(fixture('compiled-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 afterAll(() => closePools({ grace: 0 }));

@@ -159,6 +159,7 @@ describe('what a task throws', () => {
       'whose properties cannot be listed',
       () => {
         throw new Proxy(new Error('lost'), {
+          get: (target, key) => Reflect.get(target, key),
           ownKeys() {
             throw new Error('no');
           },

@@ -3,6 +3,8 @@ import { setTimeout } from 'node:timers/promises';
 import { closePools, offload } from 'express-unblock';
 import { fixture, runNode } from './support/workers';
 
+jest.setTimeout(30_000); // Processes start, on however busy a machine.
+
 afterAll(() => closePools({ grace: 0 }));
 
 describe('a name that is also a global', () => {

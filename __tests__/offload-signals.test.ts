@@ -3,6 +3,8 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { closePools, createPool, offload } from 'express-unblock';
 
+jest.setTimeout(30_000); // Processes start, on however busy a machine.
+
 afterAll(() => closePools({ grace: 0 }));
 
 setFlagsFromString('--expose-gc');

@@ -5,6 +5,8 @@ import { text } from 'node:stream/consumers';
 import { closePools, createPool, offload } from 'express-unblock';
 import { fixture, ROOT } from './support/workers';
 
+jest.setTimeout(30_000); // Processes start, on however busy a machine.
+
 const folder = mkdtempSync(fixture('inherited-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 afterAll(() => closePools({ grace: 0 }));
@@ -68,9 +70,9 @@ describe('of its command line, a worker takes over', () => {
 });
 
 describe('a task module of TypeScript', () => {
-  const plain = written('plain.ts', 'export const one = (): number => 1;');
+  const plain = written('plain.mts', 'export const one = (): number => 1;');
   const jsx = written('jsx.tsx', 'export const one = () => <p />;');
-  const compiled = path.join(folder, 'plain.js');
+  const compiled = path.join(folder, 'plain.mjs');
   const refused = /^offload\.module: url must be a module that workers can read: JavaScript, or with createPool\(/;
   const strips = Boolean((process.features as { typescript?: unknown }).typescript);
 

@@ -4,6 +4,8 @@ import path from 'node:path';
 import { buildSync } from 'esbuild';
 import { fixture, ROOT, runNode } from './support/workers';
 
+jest.setTimeout(30_000); // Processes start, on however busy a machine.
+
 const folder = mkdtempSync(fixture('tool-chains-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 
