@@ -2,6 +2,8 @@ import fs, { existsSync } from 'node:fs';
 import { createLedger } from '../lib/pool/worker-process';
 import { cellNumber, openLedger, orderIn } from '../lib/worker/cells';
 
+jest.setTimeout(30_000);
+
 afterEach(() => jest.restoreAllMocks());
 
 describe('the ledger of a worker', () => {

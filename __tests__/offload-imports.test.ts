@@ -3,6 +3,8 @@ import path from 'node:path';
 import { closePools, createPool, offload } from 'express-unblock';
 import { fixture, forkedDuring } from './support/workers';
 
+jest.setTimeout(30_000);
+
 const folder = mkdtempSync(fixture('imported-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 afterAll(() => closePools({ grace: 0 }));
@@ -35,7 +37,7 @@ describe('the modules offloaded to a pool', () => {
   it.each(['mjs', 'cjs'])(
     'are imported by the time that it is ready, and in no time of a call (%s)',
     async (extension) => {
-      const { file, imports } = slowModule(300, extension);
+      const { file, imports } = slowModule(800, extension);
       const pool = createPool({ workers: 1, minWorkers: 1 });
       const { pid } = offload.module(file, { pool });
       await pool.ready();
@@ -124,7 +126,10 @@ describe('a module that cannot be imported', () => {
       expect(await pid?.()).toBeGreaterThan(0);
     });
     expect(forked.length).toBe(2);
-    await expect(broken.pid?.()).rejects.toMatchObject({ code: 'ERR_UNBLOCK_WORKER_DIED', exitCode: 3 });
+    const tried = await forkedDuring(async () => {
+      await expect(broken.pid?.()).rejects.toMatchObject({ code: 'ERR_UNBLOCK_WORKER_DIED', exitCode: 3 });
+    });
+    expect(tried.length).toBeLessThanOrEqual(1);
     expect(await pid?.()).toBeGreaterThan(0);
   });
 });

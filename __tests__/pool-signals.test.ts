@@ -2,6 +2,8 @@ import { once } from 'node:events';
 import { closePools, createPool, offload, type TaskContext } from 'express-unblock';
 import { fixture, isAlive, runNode, startNode, untilGone } from './support/workers';
 
+jest.setTimeout(30_000);
+
 const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT'] as const;
 
 afterAll(() => closePools({ grace: 0 }));

@@ -1,6 +1,8 @@
 import { closePools, createPool, offload } from 'express-unblock';
 import { childrenOf, fixture, until } from './support/workers';
 
+jest.setTimeout(30_000);
+
 afterAll(() => closePools({ grace: 0 }));
 
 describe('createPool({ spare })', () => {

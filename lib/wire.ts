@@ -47,7 +47,7 @@ export interface WorkerMethods {
 export const NOTES = {
   nothing: 0,
   importOf: (index: number) => -1 - index,
-  indexOfImport: (note: number) => (note < 0 ? -1 - note : undefined),
+  indexOfImport: (note = 0) => (note < 0 ? -1 - note : undefined),
 };
 
 /** How a task ended. */

@@ -265,21 +265,21 @@ export class WorkerProcess {
     // workerpool notices an idle worker's death, and gives its debug port back, only when asked to run something.
     if (call === undefined && !this.neverReady) this.#pool.exec('load', [[]]).catch(() => {});
     const note = this.#ledger.close();
-    this.#forgetModule(note);
-    if (call !== undefined) this.#settleAfterDeath(call, death, note === undefined || note === call.id);
+    const importing = this.#importing[NOTES.indexOfImport(note) ?? -1];
+    if (importing !== undefined) this.#forgetModule(importing);
+    // A module that ends its process does so every time.
+    const isOwnFault = note === undefined || note === call?.id || (importing !== undefined && death.signal === null);
+    if (call !== undefined) this.#settleAfterDeath(call, death, isOwnFault);
     this.#events.onGone(this, death, wasKilled);
   }
 
   /** One that ended its worker, or took too long, is no longer imported ahead of calls: others' would never run. */
-  #forgetModule(note: number | undefined): void {
-    const index = note === undefined ? undefined : NOTES.indexOfImport(note);
-    const culprit = index === undefined ? undefined : this.#importing[index];
-    if (culprit === undefined) return;
-    this.endedByModule = this.#modules.delete(culprit) && this.whyNotReady === undefined;
+  #forgetModule(url: string): void {
+    this.endedByModule = this.#modules.delete(url) && this.whyNotReady === undefined;
   }
 
-  #settleAfterDeath(call: Call, death: Death, hasBegun: boolean): void {
-    if (hasBegun || call.returns >= MOST_RETURNS) {
+  #settleAfterDeath(call: Call, death: Death, isOwnFault: boolean): void {
+    if (isOwnFault || call.returns >= MOST_RETURNS) {
       call.fail('died', workerDied(call.task.definition.name, death));
     } else if (call.ending === undefined) {
       call.returns++;
