@@ -3,8 +3,8 @@ import { execFile } from 'node:child_process';
 import path from 'node:path';
 import { setImmediate as immediate } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { Expiry } from '../lib/request/expiry';
-import { expireAtRandom } from './support/expiries';
+import type { Expiry } from '../lib/request/expiry';
+import { expireAtRandom, TestExpiry } from './support/expiries';
 
 const doNothing = () => {};
 /** The timers that hold the process; Jest has some of its own. */
@@ -17,7 +17,7 @@ function block(ms: number): void {
 
 function expired(limit: number): { expiry: Expiry; at: Promise<number> } {
   const { promise, resolve } = withResolvers<number>();
-  const expiry = new Expiry(() => resolve(performance.now()));
+  const expiry = new TestExpiry(() => resolve(performance.now()));
   expiry.set(limit);
   return { expiry, at: promise };
 }
@@ -40,23 +40,23 @@ describe('Expiry', () => {
     const order: string[] = [];
     const last = withResolvers<void>();
     const add = (name: string, limit: number) => {
-      const expiry = new Expiry(() => {
+      const expiry = new TestExpiry(() => {
         order.push(name);
         if (name === 'last') last.resolve();
       });
       expiry.set(limit);
       return expiry;
     };
-    const { at } = add('b', 20);
+    // The clock stands still while they are set: some are due at the very same time.
+    const now = jest.spyOn(performance, 'now').mockReturnValue(performance.now());
+    add('b', 20);
     add('last', 40);
     add('a', 10);
     const moved = add('moved', 5);
     moved.set(30);
-    // The clock stands still: they are due at the very same time.
-    const now = jest.spyOn(performance, 'now').mockReturnValue(at - 20);
     for (const name of ['c', 'd', 'e']) add(name, 20);
-    now.mockRestore();
     add('cleared', 15).clear();
+    now.mockRestore();
     await last.promise;
     expect(order).toEqual(['a', 'b', 'c', 'd', 'e', 'moved', 'last']);
   });
@@ -64,7 +64,7 @@ describe('Expiry', () => {
   it('runs in the async context in which it was made, whoever made the timer or moved it', async () => {
     const storage = new AsyncLocalStorage<string>();
     const seen: [string, string | undefined][] = [];
-    const make = (name: string) => new Expiry(() => seen.push([name, storage.getStore()]));
+    const make = (name: string) => new TestExpiry(() => seen.push([name, storage.getStore()]));
     const first = storage.run('first', () => make('first'));
     const second = storage.run('second', () => make('second'));
     const third = make('third');
@@ -83,9 +83,9 @@ describe('Expiry', () => {
 
   it('does not pass where the work was done while the event loop was blocked', async () => {
     const passed: string[] = [];
-    const done = new Expiry(() => passed.push('done'));
-    const extended = new Expiry(() => passed.push('extended'));
-    const undone = new Expiry(() => passed.push('undone'));
+    const done = new TestExpiry(() => passed.push('done'));
+    const extended = new TestExpiry(() => passed.push('extended'));
+    const undone = new TestExpiry(() => passed.push('undone'));
     for (const expiry of [done, extended, undone]) expiry.set(5);
     await immediate();
     block(30);
@@ -101,8 +101,8 @@ describe('Expiry', () => {
 
   it('holds the process while it waits, and no longer', async () => {
     const before = timersHeld();
-    const first = new Expiry(doNothing);
-    const second = new Expiry(doNothing);
+    const first = new TestExpiry(doNothing);
+    const second = new TestExpiry(doNothing);
     first.set(10_000);
     second.set(20_000);
     expect(timersHeld()).toBe(before + 1);
@@ -122,9 +122,15 @@ describe('Expiry', () => {
   it('lets a process end at once when all is cleared, and not before the rest has passed', async () => {
     const code = `
       const { Expiry } = require(${JSON.stringify(path.join(__dirname, '..', 'dist', 'request', 'expiry.js'))});
-      const cleared = new Expiry(() => {});
+      class TestExpiry extends Expiry {
+        constructor(expire) {
+          super();
+          this.expire = expire;
+        }
+      }
+      const cleared = new TestExpiry(() => {});
       cleared.set(100_000);
-      new Expiry(() => console.log('passed')).set(50);
+      new TestExpiry(() => console.log('passed')).set(50);
       cleared.clear();
     `;
     const { stdout } = await promisify(execFile)(process.execPath, ['-e', code], { timeout: 20_000 });
@@ -132,13 +138,13 @@ describe('Expiry', () => {
   });
 
   it("wakes under a test's fake timers, and after them", async () => {
-    const before = new Expiry(doNothing);
-    const left = new Expiry(doNothing);
+    const before = new TestExpiry(doNothing);
+    const left = new TestExpiry(doNothing);
     before.set(50);
     jest.useFakeTimers();
     try {
       const passed = jest.fn();
-      new Expiry(passed).set(10_000);
+      new TestExpiry(passed).set(10_000);
       await jest.advanceTimersByTimeAsync(9_999);
       expect(passed).not.toHaveBeenCalled();
       await jest.advanceTimersByTimeAsync(2);

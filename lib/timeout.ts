@@ -6,8 +6,9 @@ import { checkOptions, parseChoice, parseFunction, parseTime, type Time } from '
 import { abandonBody, awaitsContinue } from './request/connection';
 import { contexts, type Deadline } from './request/context';
 import { deadlineOf, type RequestDeadline } from './request/deadline';
+import { Expiry } from './request/expiry';
 import type { Next } from './request/patches';
-import { cutOff, exitOf, takeOver } from './request/response';
+import { cutOff, exitOf, type Routed, takeOver } from './request/response';
 import { readUpstreamTime } from './request/upstream';
 
 declare global {
@@ -70,58 +71,74 @@ export function timeout(time: Time | ((req: Request) => Time), options: TimeoutO
       next();
       return;
     }
-    const exit = exitOf(req, next);
     let deadline: RequestDeadline;
-    let isOver = false;
+    let limit: Limit | undefined;
+    let hasBegun = true;
     try {
       deadline = deadlineOf(req, res);
       if (!skip?.(req as Request)) {
-        const onExpire = () => expire(req, res, until, exit, waitsForClient(req));
-        if (upstream) isOver = !startWithin(req, deadline, limitOf(req as Request), onExpire);
-        else deadline.start(limitOf(req as Request), onExpire);
+        limit = new Limit(deadline, req, res, next, until);
+        const time = limitOf(req as Request);
+        if (upstream) hasBegun = startWithin(deadline, req, limit, time);
+        else deadline.start(limit, time);
       }
     } catch (error) {
       next(asError(error));
       return;
     }
-    if (isOver) expire(req, res, until, exit, false);
+    if (!hasBegun) limit?.pass(false);
     else if (contexts.getStore()?.deadline === deadline) next();
     else contexts.run(deadline.handlers, next);
   };
 }
 
 /** @returns false where the sender's time is over already */
-function startWithin(req: IncomingMessage, deadline: RequestDeadline, time: number, onExpire: () => void): boolean {
+function startWithin(deadline: RequestDeadline, req: IncomingMessage, expiry: Limit, time: number): boolean {
   deadline.upstream ??= readUpstreamTime(req.headers);
   const { limit, waited, readAt } = deadline.upstream;
   const left = Math.min(time, limit - (performance.now() - readAt)) - waited;
-  if (left > 0) deadline.start(left, onExpire, Math.min(time, limit));
+  if (left > 0) deadline.start(expiry, left, Math.min(time, limit));
   else deadline.limit = Math.min(time, limit);
   return left > 0;
 }
 
-/** @param stalled whether it is the client that did not keep the time, with its upload */
-function expire(
-  req: IncomingMessage,
-  res: ServerResponse,
-  until: 'head' | 'response',
-  exit: (error: unknown) => void,
-  stalled: boolean,
-): void {
-  const deadline = deadlineOf(req, res);
-  if (res.headersSent && (until === 'head' || res.writableFinished)) {
-    deadline.clear();
-    return;
+/** The limit that one `timeout()` has set to a request. */
+class Limit extends Expiry {
+  readonly #outermost: unknown;
+
+  constructor(
+    private readonly deadline: RequestDeadline,
+    private readonly req: Routed,
+    private readonly res: ServerResponse,
+    private readonly next: Next,
+    private readonly until: 'head' | 'response',
+  ) {
+    super();
+    this.#outermost = req.next;
   }
-  deadline.expired = true;
-  const error = (stalled ? uploadTimedOut : timedOut)(deadline.limit);
-  if (passed.hasSubscribers) passed.publish({ req, res, error });
-  if (res.headersSent) {
-    cutOff(req, res, error);
-    return;
+
+  override expire(): void {
+    this.pass(waitsForClient(this.req));
   }
-  abandonBody(req, res, stalled ? Number.POSITIVE_INFINITY : undefined);
-  takeOver(req, res, error, () => exit(error));
+
+  /** @param stalled whether it is the client that did not keep the time, with its upload */
+  pass(stalled: boolean): void {
+    const { deadline, req, res, next } = this;
+    if (res.headersSent && (this.until === 'head' || res.writableFinished)) {
+      deadline.clear();
+      return;
+    }
+    deadline.expired = true;
+    const error = (stalled ? uploadTimedOut : timedOut)(deadline.limit);
+    if (passed.hasSubscribers) passed.publish({ req, res, error });
+    if (res.headersSent) {
+      cutOff(req, res, error);
+      return;
+    }
+    abandonBody(req, res, stalled ? Number.POSITIVE_INFINITY : undefined);
+    const exit = exitOf(req, next, this.#outermost);
+    takeOver(req, res, error, () => exit(error));
+  }
 }
 
 /** A body that stopped because nobody here reads it, or that was not asked for yet, is not the client's fault. */

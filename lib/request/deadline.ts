@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import { badOption, clientClosed } from '../errors';
 import { parseTime, type Time } from '../options';
 import { contexts, type Deadline, type RequestContext } from './context';
-import { Expiry } from './expiry';
+import type { Expiry } from './expiry';
 import { type Failure, forgiveLateErrors, reportLate } from './late';
 import { guardRouters, type Next, watchChunks } from './patches';
 import { type UpstreamTime, upstreamHeaders } from './upstream';
@@ -33,7 +33,9 @@ function makeDeadline(req: IncomingMessage, res: ServerResponse): RequestDeadlin
     throw badOption('express-unblock: a request over HTTP/2 can have no deadline and no limit; serve it over HTTP/1.1');
   }
   const deadline = new RequestDeadline(req, res);
-  if (!Reflect.set(req, 'deadline', deadline)) {
+  try {
+    (req as { deadline?: unknown }).deadline = deadline;
+  } catch {
     throw badOption('express-unblock: req.deadline cannot be set, since req is frozen or not extensible');
   }
   guardRouters(req, nextFor);
@@ -149,10 +151,10 @@ export class RequestDeadline implements Deadline {
   }
 
   /** @param limit what the error tells, where part of it was over before the request came in */
-  start(left: number, onExpire: () => void, limit = left): void {
+  start(expiry: Expiry, left: number, limit = left): void {
     if (this.#isOver) return;
     this.#expiry?.clear();
-    this.#expiry = new Expiry(onExpire);
+    this.#expiry = expiry;
     this.#set(left, limit);
   }
 

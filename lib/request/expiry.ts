@@ -17,19 +17,22 @@ const UNTRACKED = { requireManualDestroy: true };
  * a deadline: one timer serves them all. It stays where it is when the one that it was set for is cleared, and then
  * wakes once in vain.
  *
- * What happens at the end runs in the async context in which the `Expiry` was made.
+ * What happens at the end runs in the async context in which the `Expiry` was made. It is a method, since a closure for
+ * each request has its price, too.
  */
-export class Expiry extends AsyncResource implements HeapItem {
+export abstract class Expiry extends AsyncResource implements HeapItem {
   /** When it passes, on the clock of `performance.now()`; `Infinity` while it is not set. */
   at = Number.POSITIVE_INFINITY;
   /** The order among those that pass at the same time. */
   id = 0;
   place = -1;
 
-  constructor(readonly onExpire: () => void) {
+  constructor() {
     super('Deadline', UNTRACKED);
     this.emitDestroy(); // To Jest's --detectOpenHandles, it is an open handle until then.
   }
+
+  abstract expire(): void;
 
   /** `limit` milliseconds from now. Until it passes or is cleared, it holds the process as a timer does. */
   set(limit: number): void {
@@ -73,5 +76,5 @@ function wake(): void {
  * throwing it away helps nobody: the limit passes once that has had its turn, if it still stands.
  */
 function confirm(expiry: Expiry, at: number): void {
-  if (expiry.at === at) expiry.runInAsyncScope(expiry.onExpire);
+  if (expiry.at === at) expiry.runInAsyncScope(expiry.expire, expiry);
 }

@@ -17,15 +17,17 @@ const OF_THE_BODY =
 /** A failure that is already known when `next` is called: an error of `http-errors`. */
 type Failing = Pick<HttpError, 'status'>;
 
+export type Routed = IncomingMessage & { next?: unknown };
+
 /**
  * Where an error found later than `next` was called leaves the routers. Had the handler called `next(error)`, the
  * innermost router that is at work now would have it first: Express keeps that router's own `next` on the request.
+ *
+ * @param outermost the one that was on the request when `next` was given
  */
-export function exitOf(req: IncomingMessage, next: Next): (error: unknown) => void {
-  const routed = req as IncomingMessage & { next?: unknown };
-  const { next: outermost } = routed;
+export function exitOf(req: Routed, next: Next, outermost = req.next): (error: unknown) => void {
   return (error) => {
-    const { next: innermost } = routed;
+    const { next: innermost } = req;
     if (typeof innermost === 'function' && innermost !== outermost) innermost(error);
     else next(error);
   };
