@@ -119,6 +119,7 @@ describe('what is decided of a call', () => {
     expect(backlog([longer], 1000, 1, 0)).toBe(100);
     expect(backlog([running, longer, ...waiting], 1000, 2, 0)).toBe((200 + 100 + 200 + 900) / 2);
     expect(backlog([callOf(200, { madeAt: -2000 })], 1000, 1, 0)).toBe(0);
+    expect(backlog([{ ...callOf(200), verdict: 'backlog' }], 1000, 1, 0)).toBe(0);
   });
 });
 

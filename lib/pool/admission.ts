@@ -75,12 +75,10 @@ export class Admission {
     const limit = call.endsAt - now;
     const { isSure, median, least } = this.times.predict(call.size, now);
     if (least > limit) {
-      if (!this.#isToBeChecked(startsIn, limit, now)) return this.#refuse(call, 'size', startsIn, now);
-      call.verdict = 'check';
-    } else if (isSure && startsIn > 0 && startsIn + Math.max(median, (1 - PATIENCE) * limit) > limit) {
-      return this.#refuse(call, 'backlog', startsIn, now);
+      return this.#isToBeChecked(call, startsIn, now) ? undefined : this.#refuse(call, 'size', startsIn, now);
     }
-    return undefined;
+    const isInTime = startsIn + Math.max(median, (1 - PATIENCE) * limit) <= limit;
+    return isInTime || !isSure || startsIn <= 0 ? undefined : this.#refuse(call, 'backlog', startsIn, now);
   }
 
   /** The same when its turn has come. */
@@ -117,10 +115,12 @@ export class Admission {
     };
   }
 
-  #isToBeChecked(startsIn: number, limit: number, now: number): boolean {
-    if (!this.isEnforced || startsIn > 0 || now - (this.#checkedAt ?? now) < CHECK_EVERY * limit) return false;
+  #isToBeChecked(call: AdmittedCall, startsIn: number, now: number): boolean {
+    const isDue = now - (this.#checkedAt ?? now) >= CHECK_EVERY * (call.endsAt - now);
+    if (!this.isEnforced || startsIn > 0 || !isDue) return false;
     this.#checkedAt = now;
     this.#checks.calls++;
+    call.verdict = 'check';
     return true;
   }
 
@@ -151,15 +151,18 @@ export function isFeasible(
   return size !== undefined && admission?.hasWaitedInVain(call, now) === true;
 }
 
-/** For how long the running calls, and the waiting ones whose deadlines are earlier, will keep all workers busy. */
+/**
+ * For how long the running calls, and the waiting ones whose deadlines are earlier, will keep all workers busy; without
+ * those that would have been refused.
+ */
 export function backlog(calls: Iterable<AdmittedCall>, deadlineAt: number, workers: number, now: number): number {
   let sum = 0;
-  for (const { expectedMs, startedAt, deadlineAt: due } of calls) {
+  for (const { expectedMs, startedAt, deadlineAt: due, verdict } of calls) {
     if (startedAt !== undefined) {
       // What runs longer than expected will go on for a while.
       const elapsed = now - startedAt;
       sum += Math.max(0, Math.min(due - now, Math.max(expectedMs - elapsed, elapsed / 4)));
-    } else if (due <= deadlineAt) sum += Math.max(0, Math.min(expectedMs, due - now));
+    } else if (due <= deadlineAt && verdict === undefined) sum += Math.max(0, Math.min(expectedMs, due - now));
   }
   return sum / workers;
 }

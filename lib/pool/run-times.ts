@@ -8,16 +8,16 @@ const MOST_DRIFT = 1;
 const SHORTEST_MS = 0.1;
 /** Assumed before anything was seen, with the weight of so many runs: time grows with size, give or take a factor of 1.65. */
 const PRIOR = { exponent: 1, runs: 4, variance: 0.25 };
-/** With fewer runs in memory (ten, some seconds old), or where run times of one size differ by more, it is not sure. */
+/** With fewer runs in memory (ten, some seconds old), or where run times of one size vary by more, it is not sure. */
 const LEAST_RUNS = 9.5;
-const MOST_SPREAD = 1;
-/** A peak is forgotten faster than the rest; those that were given up would have taken longer than it tells. */
-const PEAK_HALF_LIFE_MS = 2000;
-const PEAK_HEADROOM = 2;
+const MOST_VARIANCE = 1;
 /** In standard deviations: one run in a hundred takes longer. */
 const QUANTILE_99 = 2.33;
-/** The same: what differs by more counts as if it differed by this, so that one outlier tilts nothing. */
+/** In standard deviations: what is further off counts as if it were this far, so that one outlier tilts nothing. */
 const OUTLIER = 3;
+/** The longest run of late is forgotten faster; those that were given up would have taken longer still. */
+const PEAK_HALF_LIFE_MS = 2000;
+const PEAK_HEADROOM = 2;
 
 const NONE = { size: -1, ms: 0, at: 0 };
 
@@ -26,9 +26,8 @@ export interface Prediction {
   /** Enough runs are in memory, and size tells enough about them, to refuse calls by this. */
   readonly isSure: boolean;
   readonly median: number;
-  /** 99 of 100 runs take at least this … */
+  /** 99 of 100 runs take at least this, and at most that. */
   readonly least: number;
-  /** … and 99 of 100 at most this. */
   readonly most: number;
 }
 
@@ -49,17 +48,16 @@ export class RunTimes {
   /** Mean of the latest errors, in standard deviations. */
   #drift = 0;
   #fadedAt = 0;
-  /** The largest input that was done of late. */
-  #done = NONE;
-  /** The longest run of late, whatever its size. */
+  /** The largest input that was done of late, and the longest run of late. */
+  #largest = NONE;
   #peak = { ms: 0, at: 0 };
 
   /** @param isDone the run has returned; otherwise it was ended, and would have taken longer */
   add(size: number, ran: number, isDone: boolean, now: number): void {
-    const ms = Math.max(SHORTEST_MS, ran);
     this.#fade(now);
+    const ms = Math.max(SHORTEST_MS, ran);
     if (ms >= this.#peakAt(now)) this.#peak = { ms, at: now };
-    if (isDone && size >= this.#done.size) this.#done = { size, ms, at: now };
+    if (isDone && size >= this.#largest.size) this.#largest = { size, ms, at: now };
     const x = Math.log1p(size);
     const { level, sd, leverage } = this.#fit(x);
     let y = Math.log(ms);
@@ -67,10 +65,10 @@ export class RunTimes {
     if (!isDone && (this.#runs < 1 || y < level)) return;
     if (this.#runs >= 2) {
       const scale = Math.sqrt(1 + leverage);
-      const most = this.#runs < LEAST_RUNS ? Number.POSITIVE_INFINITY : OUTLIER * sd;
+      const most = this.isSure ? OUTLIER * sd : Number.POSITIVE_INFINITY;
       const error = Math.max(-most, Math.min(most, (y - level) / scale));
       y = level + error * scale;
-      this.#errors += error * error;
+      this.#errors += error ** 2;
       this.#drift += DRIFT_WEIGHT * (error / sd - this.#drift);
       if (Math.abs(this.#drift) > MOST_DRIFT) this.#forget(0.5);
     }
@@ -84,15 +82,14 @@ export class RunTimes {
 
   predict(size: number, now: number): Prediction {
     this.#fade(now);
-    if (this.#runs < 1) return { isSure: false, median: 0, least: 0, most: Number.POSITIVE_INFINITY };
+    const { isSure } = this;
     const { level, sd, leverage } = this.#fit(Math.log1p(size));
     // What a larger input took of late, this one will not exceed by much, whatever the line says.
-    const middle = size <= this.#done.size ? Math.min(level, Math.log(this.#done.ms)) : level;
+    const middle = size <= this.#largest.size ? Math.min(level, Math.log(this.#largest.ms)) : level;
     const spread = QUANTILE_99 * sd * Math.sqrt(1 + leverage);
-    const { isSure } = this;
     return {
       isSure,
-      median: Math.exp(middle),
+      median: this.#runs < 1 ? 0 : Math.exp(middle),
       least: isSure ? Math.exp(middle - spread) : 0,
       most: isSure ? Math.exp(middle + spread) : Number.POSITIVE_INFINITY,
     };
@@ -111,7 +108,7 @@ export class RunTimes {
       const { level, sd, leverage } = this.#fit(x);
       return level + QUANTILE_99 * sd * Math.sqrt(1 + leverage) <= Math.log(limit);
     };
-    let most = Math.log1p(2 * Math.max(0, this.#done.size));
+    let most = Math.log1p(2 * Math.max(0, this.#largest.size));
     let least = [this.#x, 0].find((x) => x < most && fits(x)) ?? most;
     if (!this.isSure || least === most || fits(most)) return undefined;
     for (let step = 0; step < 40; step++) {
@@ -123,13 +120,17 @@ export class RunTimes {
   }
 
   get isSure(): boolean {
-    return this.#runs >= LEAST_RUNS && this.#errors <= MOST_SPREAD ** 2 * this.#runs;
+    return this.#certainty >= 0.5;
   }
 
-  /** From 0 to 1: half or more is sure. It rises with the runs and fades with time. */
+  /** From 0 to 1: half or more is sure. It rises with the runs, fades with time, and is 0 where size tells nothing. */
   certainty(now: number): number {
     this.#fade(now);
-    const isTold = this.#runs >= 1 && this.#errors <= MOST_SPREAD ** 2 * this.#runs;
+    return this.#certainty;
+  }
+
+  get #certainty(): number {
+    const isTold = this.#runs >= 1 && this.#errors <= MOST_VARIANCE * this.#runs;
     return isTold ? this.#runs / (this.#runs + LEAST_RUNS) : 0;
   }
 
@@ -145,7 +146,7 @@ export class RunTimes {
   #fade(now: number): void {
     this.#forget(Math.min(2 ** ((this.#fadedAt - now) / HALF_LIFE_MS), MEMORY / Math.max(MEMORY, this.#runs)));
     this.#fadedAt = now;
-    if (now - this.#done.at > HALF_LIFE_MS) this.#done = NONE;
+    if (now - this.#largest.at > HALF_LIFE_MS) this.#largest = NONE;
   }
 
   #forget(share: number): void {
@@ -157,11 +158,10 @@ export class RunTimes {
 
   /** ln(ms) at ln(size), the standard deviation around it, and how much less is known far from the sizes that were seen. */
   #fit(x: number): { level: number; sd: number; leverage: number } {
-    const { runs, variance } = PRIOR;
     return {
       level: this.#y + this.exponent * (x - this.#x),
-      sd: Math.sqrt((this.#errors + variance * runs) / (this.#runs + runs)),
-      leverage: this.#runs > 0 ? 1 / this.#runs + (x - this.#x) ** 2 / (this.#xx + 1) : 0,
+      sd: Math.sqrt((this.#errors + PRIOR.variance * PRIOR.runs) / (this.#runs + PRIOR.runs)),
+      leverage: 1 / Math.max(1, this.#runs) + (x - this.#x) ** 2 / (this.#xx + 1),
     };
   }
 }
