@@ -43,6 +43,13 @@ describe('the options of limitInput', () => {
     expect(configure).toThrow(expect.objectContaining({ name: 'TypeError', code: 'ERR_UNBLOCK_BAD_OPTION' }));
   });
 
+  it('say what to write where limitInput itself is taken for a middleware', () => {
+    const req = new IncomingMessage(new Socket());
+    expect(() => limitInput(req as never, new ServerResponse(req) as never)).toThrow(
+      "limitInput: makes a middleware and is none; write app.use(limitInput('1mb'))",
+    );
+  });
+
   it('take undefined for the default', () => {
     const middleware = limitInput('100kb', { of: undefined, json: undefined });
     expect(middleware.name).toBe('limitInputMiddleware');
@@ -192,6 +199,37 @@ describe.each(expressVersions)('limitInput on the wire (%s)', (_name, express) =
         }),
       ]);
       expect(ran).toEqual([]);
+    }
+  });
+
+  it('asks a function for the limit of each request', async () => {
+    const limit = limitInput((req) => (req.headers['x-plan'] === 'large' ? '1kb' : 100));
+    const { client, errors } = await start({ limit, after: [raw] });
+    const body = 'x'.repeat(101);
+    for (const framing of [{ 'Content-Length': 101 }, CHUNKED]) {
+      const sent = framing === CHUNKED ? Buffer.concat([chunk(body), chunk('')]) : body;
+      await client.send(head('POST', '/', { ...framing, 'X-Plan': 'large' }), sent);
+      expect(await client.answer()).toMatchObject({ status: 200, body: 'POST 101' });
+      await client.send(head('POST', '/', framing), sent);
+      expect((await client.answer()).status).toBe(413);
+    }
+    expect(errors).toEqual([expect.objectContaining({ limit: 100 }), expect.objectContaining({ limit: 100 })]);
+  });
+
+  it('hands what the function of the request throws, or a limit that is none, to the error handlers', async () => {
+    const thrower = () => {
+      throw Object.assign(new Error('no plan'), { status: 418 });
+    };
+    for (const [max, status] of [
+      [thrower, 418],
+      [() => 'much', 500],
+    ] as const) {
+      for (const options of [{}, { of: () => 'text' }]) {
+        const { client, ran } = await start({ limit: limitInput(max, options) });
+        await client.send(head('POST', '/', { 'Content-Length': 0 }));
+        expect((await client.answer()).status).toBe(status);
+        expect(ran).toEqual([]);
+      }
     }
   });
 

@@ -94,6 +94,34 @@ describe.each(expresses)('the client of a request with a deadline, on %s', (_, e
     expect(await reason.opened).toMatchObject({ code: 'ERR_UNBLOCK_CLIENT_CLOSED' });
   });
 
+  it.each([
+    ['at once', 0],
+    ['later', 30],
+    ['never', -1],
+  ])(
+    'aborts the signal when it leaves in the middle of its upload and an error handler answers %s',
+    async (_, after) => {
+      const reason = gate<unknown>();
+      const arrived = gate();
+      const app = express();
+      app.use(timeout(20_000), (req, _res, next) => {
+        abortOf(req.deadline.signal).then(reason.open);
+        arrived.open();
+        next();
+      });
+      app.use(express.json());
+      app.use((_error: Error, _req: Request, res: Response, _next: NextFunction) => {
+        if (after === 0) res.sendStatus(400);
+        else if (after > 0) setTimeout(() => res.sendStatus(400), after);
+      });
+      const connection = await Connection.open((await serve(app)).port);
+      connection.send('POST', '/', { 'Content-Type': JSON_TYPE, 'Content-Length': 100 }, '{"half":');
+      await arrived.opened;
+      connection.socket.destroy();
+      expect(await reason.opened).toMatchObject({ code: 'ERR_UNBLOCK_CLIENT_CLOSED', status: 499 });
+    },
+  );
+
   it('aborts the signal of every request that it sent at once, however many', async () => {
     const app = express();
     const all = gate();

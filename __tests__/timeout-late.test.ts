@@ -1,6 +1,7 @@
-import { createReadStream } from 'node:fs';
+import { createReadStream, type ReadStream, statSync } from 'node:fs';
 import { ServerResponse } from 'node:http';
-import { Readable } from 'node:stream';
+import { PassThrough, Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
 import { pipeline } from 'node:stream/promises';
 import type { NextFunction, Request, Response } from 'express';
 import { currentDeadline, timeout } from 'express-unblock';
@@ -315,5 +316,76 @@ describe.each(expresses)('a handler whose deadline has passed, on %s', (_, expre
     const connection = await Connection.open((await serve(app)).port);
     await connection.get('/');
     expect(seen).toEqual([await reason.opened]);
+  });
+
+  it("is told once, by res's close, that nobody waits, and its middlewares only when the answer is over", async () => {
+    const told: unknown[] = [];
+    const tell = (name: string, req: Request, res: Response) => () =>
+      told.push([name, res.writableEnded, res.writableFinished, req.deadline.signal.aborted]);
+    const closed = gate();
+    const app = express();
+    app.use((_req, res, next) => {
+      res.on('close', () => closed.open());
+      next();
+    });
+    app.use(timeout(30));
+    app.use((req, res, next) => {
+      res.once('close', tell('middleware', req, res));
+      next();
+    });
+    app.get('/', (req, res) => {
+      res.once('close', tell('once', req, res));
+      res.on('close', tell('on', req, res));
+      res.on('close', () => {
+        throw new Error('of a listener');
+      });
+    });
+    app.use(async (error: { status: number }, _req: Request, res: Response, _next: NextFunction) => {
+      await null;
+      res.status(error.status).end();
+    });
+    const reports = messagesOn('express-unblock:late');
+    const connection = await Connection.open((await serve(app)).port);
+    expect((await connection.get('/')).status).toBe(504);
+    await closed.opened;
+    await new Promise(setImmediate);
+    expect(told).toEqual([
+      ['once', false, false, false],
+      ['on', false, false, false],
+      ['middleware', true, true, true],
+    ]);
+    expect(reports.all.map(({ method, error }) => [method, error.message])).toEqual([['throw', 'of a listener']]);
+  });
+
+  it.each<[string, (file: ReadStream, res: Response) => unknown]>([
+    ['pipe', (file, res) => file.pipe(res)],
+    ['pipeline', (file, res) => pipeline(file, res).catch(() => {})],
+    ['a pipe through another stream', (file, res) => pipeline(file, new PassThrough(), res).catch(() => {})],
+  ])('leaves no file open with %s', async (_, send) => {
+    const closed = gate();
+    const app = express();
+    app.get('/', timeout(30), async (req, res) => {
+      await abortOf(req.deadline.signal);
+      const file = createReadStream(__filename, { highWaterMark: 100 });
+      file.on('close', () => closed.open());
+      send(file, res);
+    });
+    const connection = await Connection.open((await serve(app)).port);
+    expect((await connection.get('/')).status).toBe(504);
+    await closed.opened;
+  });
+
+  it('reads on what it pipes to others than to res, too', async () => {
+    const copied = gate<number>();
+    const app = express();
+    app.get('/', timeout(30), async (req, res) => {
+      await abortOf(req.deadline.signal);
+      const file = createReadStream(__filename, { highWaterMark: 100 });
+      file.pipe(res);
+      buffer(file.pipe(new PassThrough())).then(({ length }) => copied.open(length));
+    });
+    const connection = await Connection.open((await serve(app)).port);
+    expect((await connection.get('/')).status).toBe(504);
+    expect(await copied.opened).toBe(statSync(__filename).size);
   });
 });

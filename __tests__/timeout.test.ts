@@ -39,6 +39,17 @@ describe('timeout', () => {
     expect(() => timeout(100, options as TimeoutOptions)).toThrow(expect.objectContaining(refusal));
   });
 
+  it('says what to write where timeout itself is taken for a middleware', async () => {
+    const app = expresses[0][1]()
+      .set('env', 'test')
+      .use(timeout as never);
+    const { status, body } = await (await Connection.open((await serve(app)).port)).get('/');
+    expect([status, body]).toEqual([
+      500,
+      expect.stringContaining('timeout: makes a middleware and is none; write app.use'),
+    ]);
+  });
+
   it('takes undefined for the default and the longest time a timer can hold', () => {
     expect(timeout(2 ** 31 - 1, { until: undefined, skip: undefined }).name).toBe('timeoutMiddleware');
   });

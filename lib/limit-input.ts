@@ -4,14 +4,14 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { isAnyArrayBuffer, isMap, isSet } from 'node:util/types';
 import type { Request } from 'express';
 import type { HttpError } from 'http-errors';
-import { asError, badOption, bodyAlreadyRead, tooLarge, unsupportedCharset } from './errors';
-import { checkOptions, invalid, parseFunction, parseInteger, parseSize, type Size } from './options';
+import { asError, bodyAlreadyRead, tooLarge, unsupportedCharset } from './errors';
+import { checkCall, checkOptions, invalid, parseFunction, parseInteger, parseSize, type Size } from './options';
 import { abandonBody } from './request/connection';
-import { contexts } from './request/context';
-import { deadlineOf } from './request/deadline';
+import { contexts, type RequestContext } from './request/context';
+import { checkVersion, deadlineOf, isUpgrade } from './request/deadline';
 import { type JsonLimits, JsonShape } from './request/json-shape';
 import { type Next, watchChunks } from './request/patches';
-import { cutOff, exitOf, takeOver } from './request/response';
+import { cutOff, exitOf, type Failing, takeOver } from './request/response';
 
 export type { JsonLimits };
 
@@ -33,7 +33,8 @@ const rejected = channel('express-unblock:reject');
  * byte `max + 1`. The answer reaches the client while it is still uploading (RFC 9110, section 15.5.14), and an
  * `Expect: 100-continue` over `max` is never told to continue (section 10.1.1). With `of` it measures parsed input.
  *
- * @param max bytes (or the unit of `of`), 0 or more; or a string such as `'100kb'`
+ * @param max bytes (or the unit of `of`), 0 or more; or a string such as `'100kb'`; or a function of the request
+ *   returning either
  * @throws TypeError `ERR_UNBLOCK_BAD_OPTION` where it is called with something else
  *
  * Errors handed to `next`: 413 `ERR_UNBLOCK_TOO_LARGE` (`type: 'entity.too.large'`) with `limit`, and `received` or,
@@ -41,9 +42,12 @@ const rejected = channel('express-unblock:reject');
  * cannot be seen: 415 `ERR_UNBLOCK_UNSUPPORTED_CHARSET`. Behind what has read the body already, without `of`:
  * `ERR_UNBLOCK_BAD_OPTION`, unless `Content-Length` tells all there is to know.
  */
-export function limitInput(max: Size, options: LimitInputOptions = {}) {
+export function limitInput(max: Size | ((req: Request) => Size), options: LimitInputOptions = {}) {
+  checkCall('limitInput', max, "limitInput('1mb')");
   checkOptions('limitInput', options, ['of', 'json']);
-  const limit = parseSize('limitInput', 'max', max);
+  const fixed = typeof max === 'function' ? undefined : parseSize('limitInput', 'max', max);
+  const limitOf = (req: IncomingMessage) =>
+    fixed ?? parseSize('limitInput', 'the size returned', (max as (req: Request) => Size)(req as Request));
   const of = options.of === undefined ? undefined : parseFunction('limitInput', 'of', options.of);
   const json = options.json === undefined ? undefined : parseShape(options.json);
   if (of !== undefined && json !== undefined) {
@@ -54,6 +58,7 @@ export function limitInput(max: Size, options: LimitInputOptions = {}) {
     return function limitInputMiddleware(req: IncomingMessage, res: ServerResponse, next: Next): void {
       let error: unknown;
       try {
+        const limit = limitOf(req);
         const received = sizeOf(of(req as Request), limit);
         if (received > limit) error = report(req, res, tooLarge({ limit, received, measure: 'input' }));
       } catch (thrown) {
@@ -65,6 +70,19 @@ export function limitInput(max: Size, options: LimitInputOptions = {}) {
   }
 
   return function limitInputMiddleware(req: IncomingMessage, res: ServerResponse, next: Next): void {
+    // What follows an upgrade is no body.
+    if (isUpgrade(req)) {
+      next();
+      return;
+    }
+    let limit: number;
+    try {
+      checkVersion(req);
+      limit = limitOf(req);
+    } catch (error) {
+      exitOf(req, res, next)(asError(error) as Failing);
+      return;
+    }
     const chunked = req.headers['transfer-encoding'] !== undefined;
     const expected = chunked ? 0 : Number(req.headers['content-length'] ?? 0);
     if (expected > limit) {
@@ -116,7 +134,8 @@ function watch(
   next: Next,
 ): void {
   let received = 0;
-  const look = (chunk: Uint8Array): HttpError | undefined => {
+  const look = (data: Uint8Array | string): HttpError | undefined => {
+    const chunk = typeof data === 'string' ? Buffer.from(data) : data;
     received += chunk.length;
     if (received > limit) return tooLarge({ limit, received, measure: 'bytes' });
     const measure = shape?.scan(chunk);
@@ -131,22 +150,27 @@ function watch(
     return;
   }
 
-  const { handlers } = deadlineOf(req, res);
-  const exit = exitOf(req, next);
+  const exit = exitOf(req, res, next);
   // A body arrives outside of the app's own async context.
   const onError = AsyncResource.bind((error: HttpError) => refuse(req, res, report(req, res, error), exit));
-  const isWatched = watchChunks(req, handlers, (chunk) => {
-    const error = chunk === null ? undefined : look(chunk);
-    if (error !== undefined) onError(error);
-    return error !== undefined;
-  });
-  if (isWatched) contexts.run(handlers, next);
-  else next(badOption('limitInput: the body of a request that is frozen or not extensible cannot be counted'));
+  let handlers: RequestContext;
+  try {
+    ({ handlers } = deadlineOf(req, res));
+    watchChunks(req, handlers, (chunk) => {
+      const error = chunk === null ? undefined : look(chunk);
+      if (error !== undefined) onError(error);
+      return error !== undefined;
+    });
+  } catch (error) {
+    exit(error as Failing);
+    return;
+  }
+  contexts.run(handlers, next);
 }
 
 /** What came in while an earlier middleware waited for something. */
 function peek(req: IncomingMessage, res: ServerResponse): Buffer | undefined {
-  if (req.readableLength === 0) return undefined;
+  if (!req.readableLength) return undefined;
   // Whoever listens for data is told of it when it flows, not now too.
   const listeners = req.rawListeners('data') as ((chunk: unknown) => void)[];
   req.removeAllListeners('data');
@@ -170,11 +194,12 @@ function refuseUnread(
   remainder?: number,
 ): void {
   report(req, res, error);
-  abandonBody(req, res, remainder, () => next(error));
+  const exit = exitOf(req, res, next);
+  abandonBody(req, res, remainder, () => exit(error));
 }
 
 /** The handlers are at work already. Where they have begun to answer, only cutting it off says that it went wrong. */
-function refuse(req: IncomingMessage, res: ServerResponse, error: HttpError, exit: (error: unknown) => void): void {
+function refuse(req: IncomingMessage, res: ServerResponse, error: HttpError, exit: (error: Failing) => void): void {
   if (res.headersSent && !res.writableEnded) cutOff(req, res, error);
   else if (res.headersSent) abandonBody(req, res);
   else takeOver(req, res, error, () => abandonBody(req, res, undefined, () => exit(error)));

@@ -1,3 +1,4 @@
+import { IncomingMessage } from 'node:http';
 import bytes from 'bytes';
 import ms from 'ms';
 import { badOption } from './errors';
@@ -14,6 +15,12 @@ const LONGEST = 2 ** 31 - 1;
 /** A setting that cannot work throws where it is written: who expected what, and what was there instead. */
 export function invalid(who: string, name: string, expected: string, got: unknown): TypeError {
   return badOption(`${who}: ${name} must be ${expected}, got ${show(got)}`);
+}
+
+/** For what makes a middleware: given to `app.use()` itself, it is called with a request. */
+export function checkCall(who: string, first: unknown, example: string): void {
+  if (first instanceof IncomingMessage)
+    throw badOption(`${who}: makes a middleware and is none; write app.use(${example})`);
 }
 
 /** Refuses what is no options object, and options that do not exist: a misspelt one would be a silent default. */

@@ -2,13 +2,13 @@ import { channel } from 'node:diagnostics_channel';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Request } from 'express';
 import { asError, timedOut, uploadTimedOut } from './errors';
-import { checkOptions, parseChoice, parseFunction, parseTime, type Time } from './options';
+import { checkCall, checkOptions, parseChoice, parseFunction, parseTime, type Time } from './options';
 import { abandonBody, awaitsContinue } from './request/connection';
 import { contexts, type Deadline } from './request/context';
-import { deadlineOf, type RequestDeadline } from './request/deadline';
+import { deadlineOf, hasBody, isUpgrade, type RequestDeadline } from './request/deadline';
 import { Expiry } from './request/expiry';
 import type { Next } from './request/patches';
-import { cutOff, exitOf, type Routed, takeOver } from './request/response';
+import { cutOff, exitOf, type Failing, type Routed, takeOver } from './request/response';
 import { readUpstreamTime } from './request/upstream';
 
 declare global {
@@ -56,6 +56,7 @@ const passed = channel('express-unblock:timeout');
  * body that had not arrived (RFC 9110, sections 15.6.5 and 15.5.9).
  */
 export function timeout(time: Time | ((req: Request) => Time), options: TimeoutOptions = {}) {
+  checkCall('timeout', time, "timeout('5s')");
   checkOptions('timeout', options, ['until', 'skip', 'upstream']);
   const fixed = typeof time === 'function' ? undefined : parseTime('timeout', 'time', time);
   const limitOf = (req: Request) =>
@@ -66,8 +67,7 @@ export function timeout(time: Time | ((req: Request) => Time), options: TimeoutO
   const upstream = parseChoice('timeout', 'upstream', options.upstream ?? false, [true, false]);
 
   return function timeoutMiddleware(req: IncomingMessage, res: ServerResponse, next: Next): void {
-    // Behind an upgrade stands a socket, not a response.
-    if ((req as { upgrade?: boolean }).upgrade) {
+    if (isUpgrade(req)) {
       next();
       return;
     }
@@ -83,7 +83,7 @@ export function timeout(time: Time | ((req: Request) => Time), options: TimeoutO
         else deadline.start(limit, time);
       }
     } catch (error) {
-      next(asError(error));
+      exitOf(req, res, next)(asError(error) as Failing);
       return;
     }
     if (!hasBegun) limit?.pass(false);
@@ -136,12 +136,14 @@ class Limit extends Expiry {
       return;
     }
     abandonBody(req, res, stalled ? Number.POSITIVE_INFINITY : undefined);
-    const exit = exitOf(req, next, this.#outermost);
+    const exit = exitOf(req, res, next, this.#outermost);
     takeOver(req, res, error, () => exit(error));
   }
 }
 
 /** A body that stopped because nobody here reads it, or that was not asked for yet, is not the client's fault. */
 function waitsForClient(req: IncomingMessage): boolean {
-  return req.complete === false && !awaitsContinue(req) && req.readableLength < req.readableHighWaterMark;
+  return (
+    req.complete === false && hasBody(req) && !awaitsContinue(req) && req.readableLength < req.readableHighWaterMark
+  );
 }

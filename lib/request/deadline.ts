@@ -23,15 +23,24 @@ export function deadlineOf(req: IncomingMessage, res: ServerResponse): RequestDe
 }
 
 /** On the request itself: a WeakMap of requests costs the garbage collector more than all the rest of this file. */
-function existingDeadline(req: IncomingMessage): RequestDeadline | undefined {
+export function existingDeadline(req: IncomingMessage): RequestDeadline | undefined {
   const { deadline } = req as { deadline?: unknown };
   return deadline instanceof RequestDeadline ? deadline : undefined;
 }
 
+/** @throws TypeError `ERR_UNBLOCK_BAD_OPTION` for a request whose body and connection are not as HTTP/1.1 has them */
+export function checkVersion(req: IncomingMessage): void {
+  if (req.httpVersionMajor < 2 || req.httpVersionMajor === undefined) return;
+  throw badOption('express-unblock: a request over HTTP/2 can have no deadline and no limit; serve it over HTTP/1.1');
+}
+
+/** Taken by a websocket library, or by a proxy: behind it stands a socket, not a response. */
+export function isUpgrade(req: IncomingMessage): boolean {
+  return (req as { upgrade?: boolean }).upgrade === true;
+}
+
 function makeDeadline(req: IncomingMessage, res: ServerResponse): RequestDeadline {
-  if (req.httpVersionMajor >= 2) {
-    throw badOption('express-unblock: a request over HTTP/2 can have no deadline and no limit; serve it over HTTP/1.1');
-  }
+  checkVersion(req);
   const deadline = new RequestDeadline(req, res);
   try {
     (req as { deadline?: unknown }).deadline = deadline;
@@ -39,13 +48,13 @@ function makeDeadline(req: IncomingMessage, res: ServerResponse): RequestDeadlin
     throw badOption('express-unblock: req.deadline cannot be set, since req is frozen or not extensible');
   }
   guardRouters(req, nextFor);
-  if (hasBody(req)) watchChunks(req, deadline.handlers);
+  // The headers of most requests are not read: Node parses them when they are first asked for.
+  const mayHaveBody = req.method !== 'GET' && req.method !== 'HEAD' && typeof req.push === 'function';
+  if (mayHaveBody && hasBody(req)) watchChunks(req, deadline.handlers);
   return deadline;
 }
 
-function hasBody({ method, headers }: IncomingMessage): boolean {
-  // Before the headers are read: Node parses them when they are first asked for.
-  if (method === 'GET' || method === 'HEAD') return false;
+export function hasBody({ headers }: IncomingMessage): boolean {
   return headers?.['content-length'] !== undefined || headers?.['transfer-encoding'] !== undefined;
 }
 
@@ -80,9 +89,12 @@ function tellQueue(this: Socket): void {
   for (const listener of queues.get(this) ?? []) listener();
 }
 
-/** Its own `writableFinished` says yes of what was ended on a dead connection, on Node 20 and 22. */
+/**
+ * At its `close`: the client did not wait for all of the response. What an error handler ended on a dead connection is
+ * not finished; on Node 20 and 22 its `writableFinished` says yes.
+ */
 function isUnfinished(res: ServerResponse): boolean {
-  return res.writableFinished === false || res.socket?.destroyed === true;
+  return res.writableEnded === false || (res.socket ? res.socket.destroyed : res.writableFinished === false);
 }
 
 export class RequestDeadline implements Deadline {

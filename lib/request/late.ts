@@ -87,7 +87,7 @@ function isAbort({ reason }: RequestDeadline, error: unknown): boolean {
   );
 }
 
-function warn(error: unknown): void {
+export function warn(error: unknown): void {
   // As text: an error of another realm is refused.
   if (isErrorLike(error)) process.emitWarning(error.message, { type: error.name, detail: framesOf(error) });
   else process.emitWarning(String(error));

@@ -1,5 +1,6 @@
 import { type IncomingMessage, type Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { badOption } from '../errors';
 import { contexts, type RequestContext } from './context';
 
 /*
@@ -58,17 +59,20 @@ function guard(object: object, name: string, read: (value: unknown) => unknown, 
  * Runs what reads a body in the context of its request: it arrives in that of its connection.
  *
  * @param look sees each chunk first, `null` for the end; true when it has taken it
- * @returns false if impossible
+ * @throws TypeError `ERR_UNBLOCK_BAD_OPTION` where that is impossible
  */
 export function watchChunks(
   req: IncomingMessage,
   context: RequestContext,
   look: (chunk: Uint8Array | null) => boolean = () => false,
-): boolean {
-  return wrap(req, 'push', (push, args) => {
+): void {
+  const isPossible = wrap(req, 'push', (push, args) => {
     if (look(args[0])) return true;
     return contexts.getStore() === context ? push(...args) : contexts.run(context, push, ...args);
   });
+  // Requests of tests may be no streams, or frozen.
+  if (!isPossible || typeof req.push !== 'function')
+    throw badOption('limitInput: the body of this req cannot be counted');
 }
 
 /** The stream ends for its readers only: IncomingMessage's own `_destroy` would take the connection with it. */
@@ -143,16 +147,33 @@ export function reserve(res: ServerResponse, reservation: Reservation): boolean 
   });
   for (const name of ['statusCode', 'statusMessage']) guard(res, name, (value) => value, allows);
   listenInContext(res, reservation);
-  return !isReserved.includes(false) && showAsOver(res, 'destroyed', reservation);
+  // `pipeline()` asks for `closed`, then `destroyed`, and refuses what is: from Node 24 on it leaves the source open.
+  let isPipeline = false;
+  const get = () => {
+    isPipeline = reservation.isLate();
+    return !isPipeline && Reflect.get(Object.getPrototypeOf(res), 'closed', res);
+  };
+  Reflect.defineProperty(res, 'closed', { configurable: true, enumerable: true, get });
+  const isOpen = () => {
+    const wasPipeline = isPipeline;
+    isPipeline = false;
+    return wasPipeline;
+  };
+  return !isReserved.includes(false) && showAsOver(res, 'destroyed', reservation, isOpen);
 }
 
 /**
  * Node's own methods, kept from before and called past the ones above, do nothing on a response that is over. To
  * whoever else looks, it is so only until the error handlers have begun: Node asks for it when the socket has drained.
  */
-export function showAsOver(res: ServerResponse, name: string, { allows, isLate }: Reservation): boolean {
+export function showAsOver(
+  res: ServerResponse,
+  name: string,
+  { allows, isLate }: Reservation,
+  isOpen = () => false,
+): boolean {
   const isOver = () => !allows() && (!res.headersSent || isLate());
-  return guard(res, name, (value) => value || isOver());
+  return guard(res, name, (value) => !isOpen() && (value || isOver()));
 }
 
 /** Node tells of `drain` in the context of the socket; who writes on then must be known. */

@@ -3,8 +3,8 @@ import { TLSSocket } from 'node:tls';
 import type { HttpError } from 'http-errors';
 import { background } from '../background';
 import { contexts, type RequestContext } from './context';
-import { deadlineOf, PAST_MS, type RequestDeadline } from './deadline';
-import { callLate, Failure, forgiveLateErrors, reportLate } from './late';
+import { deadlineOf, existingDeadline, PAST_MS, type RequestDeadline } from './deadline';
+import { callLate, Failure, forgiveLateErrors, reportLate, warn } from './late';
 import { freezeRoute, type Next, type Reservation, reserve, showAsOver } from './patches';
 
 /** How long the app's error handlers may stay silent before a bare response goes out in their place. */
@@ -14,8 +14,8 @@ const PATIENCE_MS = 1000;
 const OF_THE_BODY =
   /^(content-(?!security-policy).*|etag|last-modified|cache-control|expires|age|pragma|accept-ranges|location|refresh|transfer-encoding|trailer|(repr-)?digest|sourcemap|warning|(surrogate|cdn-cache)-control|x-sendfile|x-accel-.*)$/i;
 
-/** A failure that is already known when `next` is called: an error of `http-errors`. */
-type Failing = Pick<HttpError, 'status'>;
+/** An error of `http-errors`. */
+export type Failing = Pick<HttpError, 'status'>;
 
 export type Routed = IncomingMessage & { next?: unknown };
 
@@ -25,11 +25,17 @@ export type Routed = IncomingMessage & { next?: unknown };
  *
  * @param outermost the one that was on the request when `next` was given
  */
-export function exitOf(req: Routed, next: Next, outermost = req.next): (error: unknown) => void {
+export function exitOf(req: Routed, res: ServerResponse, next: Next, outermost = req.next): (error: Failing) => void {
   return (error) => {
     const { next: innermost } = req;
-    if (typeof innermost === 'function' && innermost !== outermost) innermost(error);
-    else next(error);
+    try {
+      if (typeof innermost === 'function' && innermost !== outermost) innermost(error);
+      else next(error);
+    } catch (cause) {
+      // Express itself throws where others have made a request that takes no new properties.
+      warn(cause);
+      answerBare(req, res, error.status);
+    }
   };
 }
 
@@ -48,14 +54,12 @@ export function takeOver(req: IncomingMessage, res: ServerResponse, error: Faili
   try {
     prepare(req, res, error, errorHandlers);
   } catch (cause) {
-    process.emitWarning(cause as Error);
-    answerBare(deadline, res, error.status);
+    warn(cause);
+    answerBare(req, res, error.status);
   }
   deadline.abort(error);
   if (deadline.answering === undefined) return;
-  const fallback = setTimeout(() => {
-    if (!res.headersSent) answerBare(deadline, res, error.status);
-  }, PATIENCE_MS);
+  const fallback = setTimeout(answerBare, PATIENCE_MS, req, res, error.status);
   res.on('close', () => clearTimeout(fallback));
   contexts.run(errorHandlers, proceed);
 }
@@ -102,13 +106,13 @@ function prepare(req: IncomingMessage, res: ServerResponse, error: Failing, cont
 
   // What the handlers prepared goes first, while everything may still be written.
   dropBodyHeaders(res);
-  res.statusCode = error.status;
-  res.statusMessage = '';
+  Reflect.set(res, 'statusCode', error.status);
+  Reflect.set(res, 'statusMessage', '');
   const isReserved = reserve(res, reservation);
   tellClosed(res, deadline);
   // A handler that was just told takes what had not ended by then for a client that left.
   if (!isReserved || !showAsOver(res, 'finished', reservation)) {
-    answerBare(deadline, res, error.status);
+    answerBare(req, res, error.status);
     return;
   }
   freezeRoute(req, isLate);
@@ -143,20 +147,26 @@ function dropBodyHeaders(res: ServerResponse): void {
 }
 
 /** Straight from the prototype, past whatever wrapped this response and may be what hangs. */
-function answerBare(deadline: RequestDeadline, res: ServerResponse, status: number): void {
+function answerBare(req: IncomingMessage, res: ServerResponse, status: number): void {
+  if (res.headersSent) return;
   const { writeHead, end } = res instanceof ServerResponse ? ServerResponse.prototype : res;
   const body = STATUS_CODES[status] ?? String(status);
   const headers = { 'Content-Type': 'text/plain; charset=utf-8', 'Content-Length': Buffer.byteLength(body) };
-  deadline.answering = { role: 'error handler', deadline };
+  const answer = () => {
+    dropBodyHeaders(res);
+    writeHead?.call(res, status, headers);
+    (end as (body: string) => void).call(res, body);
+  };
+  const deadline = existingDeadline(req);
   try {
-    contexts.run(deadline.answering, () => {
-      dropBodyHeaders(res);
-      writeHead?.call(res, status, headers);
-      (end as (body: string) => void).call(res, body);
-    });
+    if (deadline === undefined) answer();
+    else {
+      deadline.answering = { role: 'error handler', deadline };
+      contexts.run(deadline.answering, answer);
+    }
   } catch (cause) {
-    process.emitWarning(cause as Error);
+    warn(cause);
     res.destroy?.();
   }
-  deadline.answering = undefined;
+  if (deadline !== undefined) deadline.answering = undefined;
 }
