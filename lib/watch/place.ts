@@ -26,6 +26,9 @@ interface Frame {
   readonly from: 'app' | 'library' | 'node' | 'engine';
   /** It does not run; it awaits what runs. */
   readonly awaits: boolean;
+  /** Lines of the file that runs: where the function begins, and where it is now. */
+  readonly begins: number | null;
+  readonly runs: number | null;
 }
 
 const OURS = path.join(__dirname, '..') + path.sep;
@@ -34,7 +37,7 @@ const BODY_PARSERS = /[\\/]node_modules[\\/](body-parser|raw-body|co-body|multer
 const EXPRESS_RESPONSE = /[\\/]express[^\\/]*[\\/]lib[\\/]response\.js$/;
 
 /** Of an app that is itself installed, all files are below a `node_modules`. */
-const INSTALLED_APP = /^.*[\\/]node_modules[\\/](@[^\\/]+[\\/])?[^\\/]+[\\/]/.exec(process.argv[1] ?? '')?.[0] ?? OURS;
+const INSTALLED_APP = /^.*[\\/]node_modules[\\/](@[^\\/]+[\\/])?[^\\/]+[\\/]/.exec(process.argv[1] ?? '')?.[0] ?? '';
 
 export function placeOf({ sites, late }: Sample): Place {
   // The first is the inspector's question.
@@ -46,15 +49,27 @@ export function placeOf({ sites, late }: Sample): Place {
   const stack = frames.map((frame) => `    at ${frame.awaits ? 'async ' : ''}${show(frame, true)}`).join('\n');
   if (named === undefined) return { at: 'native code', advice: COMPUTING, key: '', waits: false, known: false, stack };
   const { within, advice, waits = false } = causeOf(frames, above, named, late);
-  const at = within === undefined ? show(named) : `${show(named)}, ${within}`;
+  const shown = show({ ...named, name: nameWithin(frames.slice(frames.indexOf(named))) });
   return {
-    at,
+    at: within === undefined ? shown : `${shown}, ${within}`,
     advice,
-    key: `${named.name} ${named.file}`,
+    key: `${named.name} ${named.file}:${named.begins}`,
     waits,
     known: named.from === 'app' || named.from === 'library',
     stack,
   };
+}
+
+const ANONYMOUS = '<anonymous>';
+
+/** A callback without a name is known by the function that it is written in, which calls what calls it. */
+function nameWithin([inner, ...outwards]: readonly Frame[]): string {
+  const outer = outwards.find(({ from }) => from !== 'engine');
+  if (inner?.name !== ANONYMOUS || outer?.file !== inner.file || outer.awaits) return inner?.name ?? ANONYMOUS;
+  const below = Number(inner.begins) - Number(outer.runs);
+  return Number(outer.begins) <= Number(inner.begins) && (below === 0 || below === 1)
+    ? nameWithin([outer, ...outwards.slice(outwards.indexOf(outer) + 1)])
+    : ANONYMOUS;
 }
 
 /**
@@ -110,12 +125,13 @@ function frameOf(site: NodeJS.CallSite): Frame {
   const { file, line, column } = positionOf(site);
   const from = sourceOf(file);
   const name = from === 'engine' ? builtInOf(site, file) : nameOf(site);
-  return { name, file, line, column, from, awaits: site.isAsync() };
+  const lines = { begins: site.getEnclosingLineNumber(), runs: site.getLineNumber() };
+  return { name, file, line, column, from, awaits: site.isAsync(), ...lines };
 }
 
 /** V8 takes a function that has no name of its own by the path to it. */
 function nameOf(site: NodeJS.CallSite): string {
-  return (site.getFunctionName() ?? '<anonymous>').replace(/^.*\.(?=\w)/, '');
+  return (site.getFunctionName() ?? ANONYMOUS).replace(/^.*\.(?=\w)/, '');
 }
 
 function builtInOf(site: NodeJS.CallSite, file: string): string {
@@ -157,9 +173,13 @@ function sourceOf(file: string): Frame['from'] {
 function show({ name, file, line, column }: Frame, whole = false): string {
   if (file === '') return name;
   if (whole) return `${name} (${file}:${line}:${column})`;
-  const module = file.split(MODULES);
-  const relative = path.relative(process.cwd(), file);
-  const short =
-    module.length > 1 ? module.at(-1) : relative.startsWith('..') || !path.isAbsolute(file) ? file : relative;
-  return `${name} (${short}:${line})`;
+  const inModules = file.split(MODULES);
+  return `${name} (${inModules.length > 1 ? inModules.at(-1) : withoutFolder(file)}:${line})`;
+}
+
+/** As people write it who work on the app. */
+function withoutFolder(file: string): string {
+  const folders = [process.cwd(), path.dirname(process.argv[1] ?? '')];
+  const folder = folders.find((one) => file.startsWith(one + path.sep));
+  return folder === undefined ? file : file.slice(folder.length + 1);
 }

@@ -132,7 +132,7 @@ function lineOf({ route, ms, cpuMs, at, advice }: Blocked, { sample, place }: Fo
   return `express-unblock: ${who} blocked the event loop for ${ms} ms in ${at}${noteOf()}: ${advice}`;
 
   function noteOf(): string {
-    if (gcMs > ms / 2) return ` (garbage collection took ${Math.round(gcMs)} ms of it)`;
+    if (gcMs > ms / 2) return ` (garbage collection took ${Math.round(Math.min(gcMs, ms))} ms of it)`;
     if (cpuMs < ms / 2 && !place.waits) return ` (it had ${cpuMs} ms of CPU time: the machine is busy)`;
     return '';
   }
