@@ -69,17 +69,18 @@ export class Ledger {
     if (size > WORKERS + SPARE) this.problems.push(`${size} live workers, ${WORKERS} and ${SPARE} spare allowed`);
   }
 
-  /** What the pool does to a worker. One that it kills has its successor at once. */
+  /** What the pool does to a worker, which it may kill more than once. */
   #countKills(child) {
     const { kill } = child;
     let interruptedAt = Number.NEGATIVE_INFINITY;
+    let killed = false;
     child.kill = (signal) => {
-      const isFirst = this.#children.has(child);
+      const isFirst = !killed;
+      killed ||= signal === 'SIGKILL';
       if (signal === 'SIGINT') {
         interruptedAt = Date.now();
         this.takenBack.interrupted++;
       } else if (isFirst) this.#countKill(Date.now() - interruptedAt < INTERRUPT_MS);
-      if (signal === 'SIGKILL') this.#children.delete(child);
       return kill.call(child, signal);
     };
   }

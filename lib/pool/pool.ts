@@ -186,7 +186,7 @@ export class Pool implements TaskPool {
       else this.#begin(call);
     }
     this.#keepWarm();
-    if (this.#alive === 0 && this.#hopeless !== undefined) this.#failWaiting(this.#hopeless);
+    if (this.#all.size === 0 && this.#hopeless !== undefined) this.#failWaiting(this.#hopeless);
   }
 
   #begin(call: Call): void {
@@ -220,7 +220,7 @@ export class Pool implements TaskPool {
   #keepWarm(atLeast = 0): void {
     if (currentTask() !== undefined) return; // In a worker, calls run in place.
     const wanted = Math.max(this.#closing === undefined ? atLeast : 0, this.#wanted);
-    while (this.#alive < wanted && this.#canStart) this.#start();
+    while (this.#all.size < wanted && this.#canStart) this.#start();
   }
 
   get #canStart(): boolean {
@@ -242,7 +242,7 @@ export class Pool implements TaskPool {
         },
         onReturned: (call) => this.#putInQueue(call),
         onKilled: (killed) => this.#onKilled(killed),
-        onGone: (gone, death, wasKilled) => this.#onGone(gone, death, wasKilled),
+        onGone: (gone, death) => this.#onGone(gone, death),
       });
       this.#all.add(worker);
     } catch (error) {
@@ -257,22 +257,13 @@ export class Pool implements TaskPool {
     if (place >= 0) this.#idle.splice(place, 1);
   }
 
-  /** Its place is free before the system has ended it. */
+  /** A spare worker takes its place before the system has ended it. */
   #onKilled(worker: WorkerProcess): void {
     this.#takeFromIdle(worker);
-    if (worker.reclaimed) this.#replace();
+    if (worker.reclaimed) this.#dispatch();
   }
 
-  /** A waiting call gets an idle worker first: to start another blocks this process for some milliseconds. */
-  #replace(): void {
-    const { workers, spare } = this.#settings;
-    const start = () => this.#keepWarm(Math.min(this.#alive + 1, workers + spare));
-    if (this.#idle.length > 0) setImmediate(start);
-    else start();
-    this.#dispatch();
-  }
-
-  #onGone(worker: WorkerProcess, death: Death, wasKilled: boolean): void {
+  #onGone(worker: WorkerProcess, death: Death): void {
     this.#all.delete(worker);
     this.#takeFromIdle(worker);
     // A signal may be somebody else's doing, and gets it some more tries; one at fault itself would fail again.
@@ -280,8 +271,10 @@ export class Pool implements TaskPool {
     const isOwnFault = reason !== undefined || (death.signal === null && !worker.endedByModule);
     if (worker.neverReady && (isOwnFault || ++this.#killedStarts > MOST_KILLED))
       void this.#onFailedStart(death, reason);
-    if (worker.reclaimed && !wasKilled) this.#replace();
-    else this.#dispatch();
+    this.#dispatch();
+    // Ahead of need: a pool whose worker was killed will need one again.
+    const { workers, spare } = this.#settings;
+    if (worker.reclaimed) this.#keepWarm(Math.min(this.#all.size + 1, workers + spare));
     this.#changed();
   }
 

@@ -33,7 +33,7 @@ export interface WorkerProcessEvents {
   onReturned(call: Call): void;
   /** It takes no more calls, and will soon be gone. */
   onKilled(worker: WorkerProcess): void;
-  onGone(worker: WorkerProcess, death: Death, wasKilled: boolean): void;
+  onGone(worker: WorkerProcess, death: Death): void;
 }
 
 /**
@@ -257,7 +257,6 @@ export class WorkerProcess {
   #onExit(death: Death): void {
     if (this.state === 'gone') return;
     const call = this.#call;
-    const wasKilled = this.state === 'leaving';
     this.state = 'gone';
     this.reclaimed ||= call?.ending !== undefined;
     this.#call = undefined;
@@ -270,12 +269,13 @@ export class WorkerProcess {
     // A module that ends its process does so every time.
     const isOwnFault = note === undefined || note === call?.id || (importing !== undefined && death.signal === null);
     if (call !== undefined) this.#settleAfterDeath(call, death, isOwnFault);
-    this.#events.onGone(this, death, wasKilled);
+    this.#events.onGone(this, death);
   }
 
   /** One that ended its worker, or took too long, is no longer imported ahead of calls: others' would never run. */
   #forgetModule(url: string): void {
-    this.endedByModule = this.#modules.delete(url) && this.whyNotReady === undefined;
+    this.#modules.delete(url);
+    this.endedByModule = this.whyNotReady === undefined;
   }
 
   #settleAfterDeath(call: Call, death: Death, isOwnFault: boolean): void {
