@@ -12,46 +12,70 @@ const IN_TIME_MS = 5;
 /** A round of a quiet event loop with a timer every millisecond is shorter. */
 const EVERY_ROUND_MS = 3;
 
+/** What has a limit in time. */
+export interface Limited {
+  /** When it passes, on the clock of `performance.now()`. */
+  readonly at: number;
+  /** Moves the limit to `ms` from now. */
+  set(ms: number): void;
+  /** Ends it before its limit, in any way. */
+  clear(): void;
+}
+
+interface Course {
+  readonly count: number;
+  /** The time over which their beginnings are spread. */
+  readonly lasting: number;
+  readonly longest: number;
+  begin?(ms: number, passed: () => void): Limited;
+}
+
+function beginExpiry(ms: number, passed: () => void): Limited {
+  const expiry = new TestExpiry(passed);
+  expiry.set(ms);
+  return expiry;
+}
+
 /**
- * Makes `count` expiries with random limits up to `longest` ms, spread over `lasting` ms, and extends and clears some
- * at random times; asserts that exactly those left pass, each in time and in the order of their times.
+ * Begins many with random limits, and extends and clears some at random times; asserts that exactly those left pass,
+ * each in time and in the order of their times.
  */
-export async function expireAtRandom({ count, lasting, longest }: { count: number; lasting: number; longest: number }) {
+export async function expireAtRandom({ count, lasting, longest, begin = beginExpiry }: Course): Promise<void> {
   const eventLoop = watchEventLoop();
   const passed: { due: number; at: number }[] = [];
-  const cleared = new Set<Expiry>();
-  const extended = new Set<Expiry>();
+  const cleared = new Set<Limited>();
+  const extended = new Set<Limited>();
   let early = 0;
   let wrong = 0;
 
-  const begin = () => {
-    const expiry: Expiry = new TestExpiry(() => {
+  const beginOne = () => {
+    const ms = 1 + Math.random() * longest;
+    const one = begin(ms, () => {
       const at = performance.now();
-      passed.push({ due: expiry.at, at });
-      if (at < expiry.at) early++;
-      if (cleared.has(expiry)) wrong++;
+      passed.push({ due: one.at, at });
+      if (at < one.at) early++;
+      if (cleared.has(one)) wrong++;
     });
-    const limit = 1 + Math.random() * longest;
-    expiry.set(limit);
     const fate = Math.random();
-    if (fate < 0.4) setTimeout(clear, Math.random() * limit, expiry);
-    else if (fate < 0.6) setTimeout(extend, Math.random() * limit, expiry);
+    if (fate < 0.4) setTimeout(clear, Math.random() * ms, one);
+    else if (fate < 0.6) setTimeout(extend, Math.random() * ms, one);
   };
-  const clear = (expiry: Expiry) => {
-    if (expiry.at <= performance.now()) return; // The timer that clears it was late.
-    expiry.clear();
-    cleared.add(expiry);
+  // Where the timer that does it is late, it has passed or is about to.
+  const clear = (one: Limited) => {
+    if (one.at <= performance.now()) return;
+    cleared.add(one);
+    one.clear();
   };
-  const extend = (expiry: Expiry) => {
-    if (expiry.at <= performance.now() || extended.has(expiry)) return;
-    extended.add(expiry);
-    expiry.set(1 + Math.random() * longest);
+  const extend = (one: Limited) => {
+    if (one.at <= performance.now() || extended.has(one)) return;
+    extended.add(one);
+    one.set(1 + Math.random() * longest);
   };
 
   const began = performance.now();
   for (let made = 0; made < count; await sleep(1)) {
     const due = ((performance.now() - began) / lasting) * count;
-    for (; made < Math.min(due, count); made++) begin();
+    for (; made < Math.min(due, count); made++) beginOne();
   }
   while (passed.length + cleared.size < count && performance.now() < began + lasting + 2 * longest + 10_000) {
     await sleep(5);
