@@ -105,7 +105,8 @@ export interface Offload {
   ): Offloaded<Args, Awaited<Result>>;
   /**
    * Offloads every function that a module exports: the form for real code, which has imports, warm caches and tests of
-   * its own. The module is loaded in the workers only, once in each.
+   * its own. Each worker imports the module once, before it takes calls and in no call's time. A module that cannot be
+   * imported fails its own calls with its own error.
    *
    * @param url a file URL or an absolute path of an ES or CommonJS module
    * @throws TypeError `ERR_UNBLOCK_BAD_OPTION`; calling what the module does not export rejects with

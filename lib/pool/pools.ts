@@ -17,7 +17,10 @@ export interface CloseOptions {
 
 /** A pool of worker processes. Without one of their own, all offloaded functions share one pool for each process. */
 export interface WorkerPool {
-  /** Resolves once `minWorkers` (at least one) are up; rejects with `ERR_UNBLOCK_WORKER_DIED` when they cannot start. */
+  /**
+   * Resolves once `minWorkers` (at least one) and `spare` workers are up, and have imported the modules offloaded to
+   * this pool so far; rejects with `ERR_UNBLOCK_WORKER_DIED` when they cannot start.
+   */
   ready(): Promise<void>;
   stats(): PoolStats;
   /**
