@@ -161,6 +161,7 @@ await once(server, 'listening');
 
 /** What the laboratory asks for. */
 const orders = {
+  lag,
   /** What happened to one request, for good. */
   report: ({ id }) => ({ ...ledger.close(id), lag: lag() }),
   fault: (fault) => ledger.inflict(fault),

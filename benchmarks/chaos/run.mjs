@@ -192,6 +192,8 @@ async function judgeLater(spec, seen) {
   if (spec.upload.over) faults.count('upload: oversize');
   if (['endless', 'deadly', 'fling', 'bomb', 'imported'].includes(spec.kind)) faults.count(`task: ${spec.task}`);
   await wait(JUDGED_AFTER_MS);
+  // A starved app may not have heard of it yet.
+  await wait(Math.max(lag(), await app.order('lag', {})));
   const seenByApp = await app.order('report', { id: String(spec.index) });
   for (const { pid } of seenByApp.calls) {
     if ((spec.kind === 'bomb' || spec.kind === 'deadly') && pid !== undefined) faults.add('own death', spec.task, pid);
