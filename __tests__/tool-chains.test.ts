@@ -36,6 +36,20 @@ describe('an app with the package in its one-file bundle', () => {
   });
 });
 
+it('offloading adds no global to the app, and one to its workers', async () => {
+  const script = `
+    const { offload } = require('express-unblock');
+    const before = Object.getOwnPropertyNames(globalThis);
+    const names = offload((helped) => { const { ...copy } = helped; return Object.getOwnPropertyNames(globalThis); });
+    names({}).then((inWorker) => {
+      for (const all of [Object.getOwnPropertyNames(globalThis), inWorker]) {
+        console.log(all.filter((name) => !before.includes(name)).join());
+      }
+    });`;
+  const { stdout } = await runNode('--eval', script);
+  expect(stdout).toBe('\n__unblock\n');
+});
+
 it('under --permission, rights to start processes and threads are all that it needs', async () => {
   const permission = process.allowedNodeEnvironmentFlags.has('--permission')
     ? '--permission'

@@ -1,7 +1,17 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
-import * as tslib from 'tslib';
+import type * as Tslib from 'tslib';
+
+const tslib = loadTslib();
+
+/** It makes globals of its helpers as well, which an app's check for leaks would find. */
+function loadTslib(): typeof Tslib {
+  const before = new Set(Object.getOwnPropertyNames(globalThis));
+  const helpers: typeof Tslib = require('tslib');
+  for (const name of Object.keys(helpers)) if (!before.has(name)) Reflect.deleteProperty(globalThis, name);
+  return helpers;
+}
 
 /**
  * What a function's text may use beside globals: what CommonJS has, and the helpers that compilers put beside it. With
