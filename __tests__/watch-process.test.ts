@@ -159,6 +159,15 @@ describe('a watch is not noticed', () => {
   });
 });
 
+test('a debugger at a breakpoint is no block, and ends nothing', async () => {
+  const app = await startWatched('debugger.cjs', { flags: ['--inspect=0'] });
+  const answer = await app.request('/pause');
+  expect(await answer?.text()).toBe('resumed');
+  await app.request('/end');
+  expect(await app.exited).toEqual({ code: 0, signal: null });
+  expect(ours(app.lines)).toEqual([]);
+});
+
 test('the process that `node --test` starts its tests from is not watched', async () => {
   const run = spawn(process.execPath, ['--test', watchFixture('passing.test.cjs')], {
     env: { ...process.env, NODE_OPTIONS: REGISTER.join(' '), NODE_TEST_CONTEXT: undefined },

@@ -71,7 +71,8 @@ describe('what is told', () => {
   });
 
   test('nothing of a thread that had no CPU time, as on a starved machine or at a breakpoint', () => {
-    reporter.onBlock(block({ ms: 5000, cpuMs: 40 }));
+    reporter.onBlock(block({ ms: 150, cpuMs: 40 }));
+    reporter.onBlock(block({ ms: 5000, cpuMs: 100 }));
     expect(lines).toEqual([]);
     reporter.onBlock(block({ ms: 5000, cpuMs: 400 }));
     expect(lines).toEqual([expect.stringContaining('(it had 400 ms of CPU time: the machine is busy)')]);

@@ -55,9 +55,12 @@ export class Reporter {
     this.#told.clear();
   }
 
-  /** A busy machine holds everybody up. What blocks uses CPU time, or waits in a call that says so by its name. */
-  #hasWorked({ cpuMs }: Block, { place }: Found): boolean {
-    return place.waits || cpuMs >= this.#threshold / 2;
+  /**
+   * A busy machine holds everybody up, and a debugger stands still. What blocks uses CPU time, if little on such a
+   * machine, or it waits in a call that says so by its name.
+   */
+  #hasWorked({ ms, cpuMs }: Block, { place }: Found): boolean {
+    return place.waits || cpuMs >= Math.max(this.#threshold / 2, ms / 20);
   }
 
   #tell(key: string, ms: number, line: string): void {
