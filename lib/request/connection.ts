@@ -88,14 +88,16 @@ class Upload {
   /** The `100` goes out when the body is first read, so that a refusal can come instead. */
   awaitRead(): void {
     this.state = 'awaiting 100';
-    this.#isLast = true;
     const { req, res } = this;
+    const { shouldKeepAlive } = res;
+    this.#makeLast();
     let begun = false;
     const proceed = () => {
       if (begun || res.writableEnded || this.state !== 'awaiting 100') return;
       this.state = 'reading';
       if (!res.headersSent) {
         this.#isLast = false;
+        res.shouldKeepAlive = shouldKeepAlive;
         res.writeContinue();
       } else {
         // Behind a head that is made and waits for its first byte, Node refuses it from version 24 on.
@@ -126,7 +128,7 @@ class Upload {
     abandonedOn.set(socket, this);
     // Node sets it on every connection of an HTTP server, for its own listeners.
     const { server } = socket as Socket & { server: Server };
-    if (!filterConnections(server, isTaken)) this.#isLast = true;
+    if (!filterConnections(server, isTaken)) this.#makeLast();
     this.#restoreDestroySoon = replaceDestroySoon(socket, () => this.#onLastResponse());
     this.#dropRest();
 
@@ -137,7 +139,13 @@ class Upload {
       res.on('prefinish', onAnswered).prependListener('finish', onAnswered);
     }
     if (answer !== undefined) this.#answerWhenKnown(answer);
-    else if (this.#isLong()) this.#isLast = true;
+    else if (this.#isLong()) this.#makeLast();
+  }
+
+  /** Without a `Connection` header of the app's, `shouldKeepAlive` is what Node asks; with one, see `closeWithHead`. */
+  #makeLast(): void {
+    this.#isLast = true;
+    this.res.shouldKeepAlive = false;
   }
 
   get #taken(): number {
@@ -174,8 +182,8 @@ class Upload {
     let isDecided = false;
     const decide = (nothingCame: boolean) => {
       if (isDecided) return;
-      if (this.#followed || this.#isLong()) this.#isLast = true;
-      isDecided = nothingCame || this.#closes;
+      if (this.#followed || this.#isLong()) this.#makeLast();
+      isDecided = nothingCame || !this.res.shouldKeepAlive;
       if (isDecided) {
         socket.off('end', onEnd);
         answer();
@@ -192,10 +200,6 @@ class Upload {
     else setImmediate(decide, false);
   }
 
-  get #closes(): boolean {
-    return this.#isLast || !this.res.shouldKeepAlive;
-  }
-
   #onAnswered(): void {
     if (this.state !== 'abandoned' || this.socket.destroyed) return;
     this.state = 'answered';
@@ -210,12 +214,12 @@ class Upload {
     if (this.state === 'abandoned') {
       this.#restoreDestroySoon();
       this.socket.destroySoon();
-    } else this.#isLast = true;
+    } else this.#makeLast();
   }
 
   #settle(): void {
     const { socket } = this;
-    if (this.#arrived && this.state === 'answered' && !this.#closes && !this.#followed && !this.#isLong()) {
+    if (this.#arrived && this.state === 'answered' && this.res.shouldKeepAlive && !this.#followed && !this.#isLong()) {
       this.state = 'kept';
       abandonedOn.delete(socket);
       this.#restoreDestroySoon();

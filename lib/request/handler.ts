@@ -1,7 +1,7 @@
 import type { Request, RequestHandler, Response } from 'express';
 import { asError } from '../errors';
 import { contexts } from './context';
-import { deadlineOf } from './deadline';
+import { deadlineOf, existingDeadline } from './deadline';
 
 /** An Express handler that sends what `run` resolves with, and hands what it rejects with to `next`. */
 export function handlerOf(run: (req: Request<any>) => Promise<unknown>): RequestHandler<any> {
@@ -13,7 +13,9 @@ export function handlerOf(run: (req: Request<any>) => Promise<unknown>): Request
       const context = current?.deadline === deadline ? current : deadline.handlers;
       send(res, await contexts.run(context, run, req));
     } catch (error) {
-      next(asError(error));
+      const failed = existingDeadline(req);
+      // The error handlers have it already.
+      if (failed?.failure === undefined || error !== failed.reason) next(asError(error));
     }
   };
 }

@@ -216,7 +216,6 @@ export function beforeWrite(res: ServerResponse, listener: () => void): void {
 export function closeWithHead(res: ServerResponse, mustClose: () => boolean): void {
   wrap(res, 'writeHead', (writeHead, args) => {
     if (!mustClose() || res.headersSent) return writeHead(...args);
-    res.shouldKeepAlive = false;
     if (res.hasHeader('Connection')) ServerResponse.prototype.setHeader.call(res, 'Connection', 'close');
     return writeHead(...args.map(closing));
   });

@@ -69,8 +69,8 @@ export function cutOff(req: IncomingMessage, res: ServerResponse, error: Failing
   const deadline = deadlineOf(req, res);
   fail(deadline, req, res, undefined);
   // To a client of HTTP/1.0, a connection that ends in order is the end of a whole response.
-  if (req.httpVersionMinor === 0 && !(req.socket instanceof TLSSocket)) req.socket.resetAndDestroy();
-  else res.destroy();
+  if (req.httpVersionMinor === 0 && !(req.socket instanceof TLSSocket)) req.socket.resetAndDestroy?.();
+  else res.destroy?.();
   deadline.abort(error);
 }
 
@@ -126,7 +126,7 @@ function prepare(req: IncomingMessage, res: ServerResponse, error: Failing, cont
  * handler has registered since it began; the middlewares before it still have the error's answer to see.
  */
 function tellClosed(res: ServerResponse, deadline: RequestDeadline): void {
-  for (const listener of res.rawListeners('close').slice(deadline.closeListeners)) {
+  for (const listener of (res.rawListeners?.('close') ?? []).slice(deadline.closeListeners)) {
     res.removeListener('close', listener as () => void);
     callLate(deadline, () => listener.call(res));
   }
@@ -154,6 +154,7 @@ function answerBare(req: IncomingMessage, res: ServerResponse, status: number): 
   const headers = { 'Content-Type': 'text/plain; charset=utf-8', 'Content-Length': Buffer.byteLength(body) };
   const answer = () => {
     dropBodyHeaders(res);
+    if (res.shouldKeepAlive === false) res.setHeader('Connection', 'close');
     writeHead?.call(res, status, headers);
     (end as (body: string) => void).call(res, body);
   };
