@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
+import { describeWithRedis } from './support/redis';
 
 const run = promisify(execFile);
 const RUNNER = path.join(__dirname, '..', 'benchmarks', 'run.mjs');
@@ -39,6 +40,10 @@ const ROWS = {
   watch: ['bare Express', 'watch()', 'one sample, µs', 'memory, MB'],
 };
 
+const ROWS_WITH_REDIS = {
+  machines: ['a local pool', 'connectPool(), through Redis', 'BullMQ, waitUntilFinished()'],
+};
+
 let results: string;
 
 beforeEach(() => {
@@ -62,28 +67,32 @@ function rowsOf(markdown: string): [string, string[]][] {
   });
 }
 
+async function measuresAll(name: string, expected: string[]): Promise<void> {
+  const { stdout } = await bench(name);
+  const markdown = readFileSync(path.join(results, `${name}.md`), 'utf8');
+  const rows = rowsOf(markdown);
+
+  for (const row of expected) {
+    const cells = rows.filter(([first]) => first === row).flatMap(([, rest]) => rest);
+    expect([row, cells.some((cell) => /\d/.test(cell))]).toEqual([row, true]);
+  }
+  expect(markdown).not.toMatch(/NaN|undefined|Infinity/);
+  expect(stdout).toContain(markdown);
+
+  const svg = readFileSync(path.join(results, `${name}.svg`), 'utf8');
+  expect(markdown).toContain(`](${name}.svg)`);
+  expect(svg).toContain('prefers-color-scheme: dark');
+  expect(svg).not.toMatch(/NaN|undefined|Infinity/);
+}
+
+const MEASURES = '%s measures every contender and draws a picture';
+
+describeWithRedis('npm run bench, with Redis', () => {
+  test.each(Object.entries(ROWS_WITH_REDIS))(MEASURES, measuresAll, 180_000);
+});
+
 describe('npm run bench', () => {
-  test.each(Object.entries(ROWS))(
-    '%s measures every contender and draws a picture',
-    async (name, expected) => {
-      const { stdout } = await bench(name);
-      const markdown = readFileSync(path.join(results, `${name}.md`), 'utf8');
-      const rows = rowsOf(markdown);
-
-      for (const row of expected) {
-        const cells = rows.filter(([first]) => first === row).flatMap(([, rest]) => rest);
-        expect([row, cells.some((cell) => /\d/.test(cell))]).toEqual([row, true]);
-      }
-      expect(markdown).not.toMatch(/NaN|undefined|Infinity/);
-      expect(stdout).toContain(markdown);
-
-      const svg = readFileSync(path.join(results, `${name}.svg`), 'utf8');
-      expect(markdown).toContain(`](${name}.svg)`);
-      expect(svg).toContain('prefers-color-scheme: dark');
-      expect(svg).not.toMatch(/NaN|undefined|Infinity/);
-    },
-    180_000,
-  );
+  test.each(Object.entries(ROWS))(MEASURES, measuresAll, 180_000);
 
   test('a name that does not exist is refused, with the names that do', async () => {
     await expect(bench('speed')).rejects.toMatchObject({

@@ -9,7 +9,7 @@ import { hideProgress, machine, showProgress, versions, write } from './lab/repo
  * BENCH_QUICK=1 shows only that everything works: a minute in all, on this Node, and figures that mean nothing.
  * BENCH_RESULTS names another directory to write to.
  */
-const QUESTIONS = ['timeout', 'limit-input', 'offload', 'load', 'watch'];
+const QUESTIONS = ['timeout', 'limit-input', 'offload', 'load', 'watch', 'machines'];
 const LONGEST_MS = 60 * 60_000;
 
 const names = process.argv.length > 2 ? process.argv.slice(2) : QUESTIONS;

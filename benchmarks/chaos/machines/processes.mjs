@@ -46,6 +46,10 @@ export class RedisServer {
     this.#args = ['--port', String(port), '--bind', '127.0.0.1', '--dir', path.resolve(directory), ...persistence];
   }
 
+  get url() {
+    return `redis://127.0.0.1:${this.port}`;
+  }
+
   async start() {
     this.#child = keep(spawn('redis-server', this.#args, { stdio: 'ignore' }));
     await this.ask((client) => client.ping());
