@@ -11,7 +11,7 @@ import { closePools, offload, problemDetails, timeout, type WorkerPool } from 'e
 import { type ConnectPoolOptions, connectPool, type ServeOptions, type Service, serve } from 'express-unblock/bullmq';
 import { Redis } from 'ioredis';
 import { describeWithRedis, linesOf, outcomeOf, TestRedis, tasksUrl } from './support/redis';
-import { until } from './support/workers';
+import { runNode, until } from './support/workers';
 
 type Tasks = typeof import('./bullmq-fixtures/tasks.mjs');
 
@@ -44,12 +44,12 @@ async function startBoth(own: Partial<ServeOptions> = {}, callers: Partial<Conne
 }
 
 /** A call that computes for so long, and has begun to. */
-async function begun(tasks: ReturnType<typeof connect>['tasks'], ms: number) {
+async function begun(tasks: ReturnType<typeof connect>['tasks'], ms: number, signal?: AbortSignal) {
   let onProgress = () => {};
   const hasBegun = new Promise<void>((resolve) => {
     onProgress = resolve;
   });
-  const end = tasks.hold.with({ onProgress })(ms);
+  const end = tasks.hold.with({ onProgress, signal })(ms);
   await hasBegun;
   return { end };
 }
@@ -348,6 +348,25 @@ describeWithRedis('express-unblock/bullmq', () => {
       await pool.close();
     });
 
+    it('take no call before the worker that was killed for the one before is replaced', async () => {
+      const { pool, tasks, queue, service } = await startBoth({ reclaim: 'kill' });
+      const other = startService({ queue, reclaim: 'kill' });
+      await other.ready();
+      await until(() => pool.stats().workers === 2);
+      for (let round = 0; round < 3; round++) {
+        const controller = new AbortController();
+        const { end } = await begun(tasks, 60_000, controller.signal);
+        const idle = service.stats().busy === 0 ? service : other;
+        const { completed } = idle.stats();
+        controller.abort();
+        await expect(end).rejects.toThrow('aborted');
+        await tasks.echo(1);
+        expect(idle.stats().completed).toBe(completed + 1);
+        await until(() => service.stats().busy + other.stats().busy === 0);
+      }
+      await pool.close();
+    });
+
     it('of another version are never asked', async () => {
       const { pool, tasks, queue } = await startBoth({ version: '1' }, { version: '1' });
       const newer = connect({ queue, version: '2' });
@@ -430,6 +449,17 @@ describeWithRedis('express-unblock/bullmq', () => {
       await expect(pool.ready()).rejects.toMatchObject({ code: 'ERR_UNBLOCK_POOL_CLOSED' });
       await until(() => pool.stats().workers === 1); // As it last was.
     });
+  });
+
+  it('serve() tells whoever runs it that Redis is away, and why', async () => {
+    const { stderr } = await runNode(
+      '--input-type=module',
+      '--eval',
+      `import { serve } from 'express-unblock/bullmq';
+       const service = serve({ connection: 'redis://127.0.0.1:1', modules: [new URL('${tasksUrl.href}')], workers: 1 });
+       process.once('warning', () => service.close({ grace: 0 }));`,
+    );
+    expect(stderr).toContain('express-unblock: serve() does not reach Redis: connect ECONNREFUSED 127.0.0.1:1');
   });
 
   describe('options', () => {

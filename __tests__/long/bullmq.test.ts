@@ -98,7 +98,7 @@ describeWithRedis('express-unblock/bullmq, in the long run', () => {
     expect(after.memory - before.memory).toBeLessThan(1_000_000);
   });
 
-  it('calls whose add() lost its answer are told within 5 s, and never begin once they are', async () => {
+  it('calls whose add() lost its answer go on where they have arrived, and begin once', async () => {
     const wire = await Wire.to(redis.port);
     await startService();
     const near = await connect();
@@ -116,9 +116,9 @@ describeWithRedis('express-unblock/bullmq, in the long run', () => {
       while ((await outcomeOf(tasks.echo(1))).code !== undefined) await wait(20);
     }
     expect(wire.cuts).toBe(10);
-    expect(count(codes)).toEqual({ ERR_UNBLOCK_UNREACHABLE: 10 });
-    await near.tasks.echo('after them');
-    expect(begins(file)).toEqual([]);
+    expect(count(codes)).toEqual({ undefined: 10 });
+    expect(new Set(begins(file)).size).toBe(10);
+    expect(begins(file)).toHaveLength(10);
     wire.close();
     await pool.close();
   });

@@ -17,20 +17,11 @@ import { CallStats, type PoolStats } from '../pool/stats';
 import { type Parcel, unpackThrown, unwrap } from '../wire';
 import { currentTask } from '../worker/current-task';
 import { JobQueue } from './jobs';
-import { type CallData, moduleName, namesOf, type Reply, SIGN_MS, SILENCE_MS, toBytes } from './protocol';
-import { type Connection, connectInBackground, loadPeers, parseConnection, parseQueue, RedisLink } from './redis';
+import { type CallData, moduleName, type Reply, SIGN_MS, SILENCE_MS, toBytes } from './protocol';
+import { type Connection, connectInBackground, type MeetingOptions, parseMeeting, RedisLink } from './redis';
 import { ReplyStream } from './replies';
 
-export interface ConnectPoolOptions {
-  /**
-   * Where Redis is: a URL such as `redis://localhost:6379`, or the options of ioredis. Never a ready client: the pool's
-   * connections must not send again what was lost, since a call could then run twice.
-   */
-  readonly connection: Connection;
-  /** The services' name for the queue. Default `'express-unblock'`. */
-  readonly queue?: string | undefined;
-  /** Only services of the same version are asked. Default: none, which is a version of its own. */
-  readonly version?: string | undefined;
+export interface ConnectPoolOptions extends MeetingOptions {
   /** How many calls may wait, those of other pools included; one more is refused with 503. Default 1000. */
   readonly maxQueue?: number | undefined;
   /** The most that the arguments (413) or the result (500) of a call may take. Default 1 MB. */
@@ -40,7 +31,6 @@ export interface ConnectPoolOptions {
 }
 
 const OPTIONS = ['connection', 'queue', 'version', 'maxQueue', 'maxBytes', 'idempotent'];
-const DEFAULT_QUEUE = 'express-unblock';
 const DEFAULT_MAX_QUEUE = 1000;
 
 /** How long `ready()` waits for Redis, and for a first service, which has to start its workers. */
@@ -76,6 +66,8 @@ interface Entry {
   sends: number;
   /** It was run before, on a machine that died. */
   isRepeated: boolean;
+  /** The number of the last reply; 0 is that of replies by others than its service. */
+  heard: number;
   readonly unlisten: () => void;
 }
 
@@ -91,7 +83,7 @@ interface Far {
 
 class RemotePool implements TaskPool {
   readonly #id = randomUUID();
-  readonly #names: ReturnType<typeof namesOf>;
+  readonly #names: ReturnType<typeof parseMeeting>;
   readonly #maxQueue: number;
   readonly #maxBytes: number;
   readonly #idempotent: ReadonlySet<string>;
@@ -116,20 +108,16 @@ class RemotePool implements TaskPool {
   constructor(options: ConnectPoolOptions) {
     const who = 'connectPool';
     checkOptions(who, options, OPTIONS);
-    const { connection, queue = DEFAULT_QUEUE, version, idempotent = [] } = options;
-    const { maxQueue = DEFAULT_MAX_QUEUE, maxBytes = '1mb' } = options;
-    parseConnection(who, connection);
-    if (version !== undefined) parseQueue(who, 'version', version);
-    this.#names = namesOf(parseQueue(who, 'queue', queue), version);
+    const { maxQueue = DEFAULT_MAX_QUEUE, maxBytes = '1mb', idempotent = [] } = options;
+    this.#names = parseMeeting(who, options);
     this.#maxQueue = parseInteger(who, 'maxQueue', maxQueue, 0);
     this.#maxBytes = parseSize(who, 'maxBytes', maxBytes);
     this.#idempotent = new Set(parseNames(who, idempotent));
-    if (currentTask() === undefined) this.#far = background.runInAsyncScope(() => this.#connect(connection));
+    if (currentTask() === undefined) this.#far = background.runInAsyncScope(() => this.#connect(options.connection));
     addPool(this);
   }
 
   #connect(connection: Connection): Far {
-    loadPeers();
     const main = connectInBackground(connection, {
       enableOfflineQueue: false,
       enableAutoPipelining: true,
@@ -173,7 +161,7 @@ class RemotePool implements TaskPool {
     const entry: Entry = {
       ...{ id: `${this.#id}-${call.id}`, call, args: toBytes(args), adding: Promise.resolve() },
       ...{ isSent: false, isAdded: false, doubt: undefined, checkedAt: Number.POSITIVE_INFINITY },
-      ...{ isDemoted: false, sends: 1, isRepeated: false },
+      ...{ isDemoted: false, sends: 1, isRepeated: false, heard: 0 },
       unlisten: limits.request?.onMove?.(() => this.#track(this.#move(entry))) ?? (() => {}),
     };
     call.args = undefined;
@@ -348,9 +336,11 @@ class RemotePool implements TaskPool {
 
   // The way back.
 
-  #onReply({ call: id, kind, runMs, pid, body }: Reply): void {
+  #onReply({ call: id, kind, number, runMs, pid, body }: Reply): void {
     const entry = this.#entries.get(id);
     if (entry === undefined) return; // It has ended before.
+    if (number > 0 && number <= entry.heard) return;
+    entry.heard = number;
     const { call } = entry;
     if (pid !== undefined) {
       call.pid = pid;
@@ -386,7 +376,8 @@ class RemotePool implements TaskPool {
     this.#entries.delete(entry.id);
     entry.sends++;
     entry.id = `${this.#id}-${entry.call.id}-${entry.sends}`;
-    Object.assign(entry, { isSent: false, isAdded: false, isDemoted: false, checkedAt: Number.POSITIVE_INFINITY });
+    const unsent = { isSent: false, isAdded: false, isDemoted: false, checkedAt: Number.POSITIVE_INFINITY, heard: 0 };
+    Object.assign(entry, unsent);
     this.#send(entry);
   }
 

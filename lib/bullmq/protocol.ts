@@ -68,6 +68,8 @@ export type ReplyKind = Ending | 'began' | 'progress' | 'lost' | 'unstarted' | '
 export interface Reply {
   readonly call: string;
   readonly kind: ReplyKind;
+  /** Its number among those of this call: where an answer of Redis was lost, a reply is sent again. */
+  readonly number: number;
   readonly runMs: number;
   /** The worker process. */
   readonly pid: number | undefined;
@@ -80,19 +82,21 @@ const NOTHING = Buffer.alloc(0);
 export function packReply(
   call: string,
   kind: ReplyKind,
-  { runMs = 0, pid = 0, body = NOTHING as Uint8Array } = {},
+  { number = 0, runMs = 0, pid = 0, body = NOTHING as Uint8Array } = {},
 ): [string, ...(string | Buffer)[]] {
-  return ['call', call, 'kind', kind, 'ms', runMs.toFixed(3), 'pid', String(pid), 'body', Buffer.from(body)];
+  const facts = ['call', call, 'kind', kind, 'number', String(number), 'ms', runMs.toFixed(3), 'pid', String(pid)];
+  return [...(facts as [string]), 'body', Buffer.from(body)];
 }
 
 export function unpackReply(fields: readonly Buffer[]): Reply {
-  const [call, kind, ms, pid] = [1, 3, 5, 7].map((at) => String(fields[at]));
+  const [call, kind, number, ms, pid] = [1, 3, 5, 7, 9].map((at) => String(fields[at]));
   return {
     call: call as string,
     kind: kind as ReplyKind,
+    number: Number(number),
     runMs: Number(ms),
     pid: Number(pid) || undefined,
-    body: fields[9] ?? NOTHING,
+    body: fields[11] ?? NOTHING,
   };
 }
 

@@ -1,7 +1,7 @@
 import type { Redis, RedisOptions } from 'ioredis';
 import { missingPeer } from '../errors';
 import { invalid } from '../options';
-import { SILENCE_MS } from './protocol';
+import { namesOf, SILENCE_MS } from './protocol';
 
 /** A URL such as `redis://localhost:6379` or `rediss://…`, or the options of ioredis. */
 export type Connection = string | URL | RedisOptions;
@@ -19,8 +19,34 @@ export function loadPeers() {
   }
 }
 
-/** @throws TypeError for a ready client: the connections needed differ from each other in what they do after a failure */
-export function parseConnection(who: string, connection: unknown): { url?: string; options: RedisOptions } {
+/** The options that both sides have to agree on. */
+export interface MeetingOptions {
+  /**
+   * Where Redis is: a URL such as `redis://localhost:6379`, or the options of ioredis. Never a ready client: the
+   * connections made here differ in what they do after a failure, and must not send again what was lost.
+   */
+  readonly connection: Connection;
+  /** The name under which pools and services meet. Default `'express-unblock'`. */
+  readonly queue?: string | undefined;
+  /** Services of another version are never asked. Default: none, which is a version of its own. */
+  readonly version?: string | undefined;
+}
+
+const DEFAULT_QUEUE = 'express-unblock';
+
+/** @returns the names in Redis */
+export function parseMeeting(who: string, { connection, queue = DEFAULT_QUEUE, version }: MeetingOptions) {
+  parseConnection(who, connection);
+  if (version !== undefined) parseName(who, 'version', version);
+  return namesOf(parseName(who, 'queue', queue), version);
+}
+
+function parseName(who: string, option: string, name: unknown): string {
+  if (typeof name === 'string' && /^[^:{}\s]+$/.test(name)) return name;
+  throw invalid(who, option, 'a name without ":", braces and spaces', name);
+}
+
+function parseConnection(who: string, connection: unknown): { url?: string; options: RedisOptions } {
   const url = connection instanceof URL ? connection.href : connection;
   if (typeof url === 'string' && /^rediss?:\/\/./.test(url)) return { url, options: {} };
   if (!isPlainObject(url)) {
@@ -35,11 +61,6 @@ function isPlainObject(value: unknown): value is RedisOptions {
   if (typeof value !== 'object' || value === null) return false;
   const prototype = Object.getPrototypeOf(value);
   return prototype === null || Object.getPrototypeOf(prototype) === null;
-}
-
-export function parseQueue(who: string, name: string, queue: unknown): string {
-  if (typeof queue === 'string' && /^[^:{}\s]+$/.test(queue)) return queue;
-  throw invalid(who, name, 'a name without ":", braces and spaces', queue);
 }
 
 /** What all connections have in common. ioredis 6 would speak RESP3 by default, and could answer in other shapes than 5. */

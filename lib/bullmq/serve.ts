@@ -19,7 +19,6 @@ import {
   EXPIRES_AT,
   LOCK_MS,
   moduleName,
-  namesOf,
   packReply,
   type ReplyKind,
   SERVICE_LIFE_MS,
@@ -27,15 +26,11 @@ import {
   SILENCE_MS,
   unpackMove,
 } from './protocol';
-import { type Connection, connect, loadPeers, parseConnection, parseQueue, RedisLink, reconnectDelay } from './redis';
+import { connect, loadPeers, type MeetingOptions, parseMeeting, RedisLink, reconnectDelay } from './redis';
 
-export interface ServeOptions extends Pick<PoolOptions, 'workers' | 'spare' | 'memory' | 'env' | 'execArgv'> {
-  /** As for `connectPool`. */
-  readonly connection: Connection;
-  /** As for `connectPool`. */
-  readonly queue?: string | undefined;
-  /** As for `connectPool`. */
-  readonly version?: string | undefined;
+export interface ServeOptions
+  extends MeetingOptions,
+    Pick<PoolOptions, 'workers' | 'spare' | 'memory' | 'env' | 'execArgv'> {
   /**
    * The modules that may be called, and nothing else: file URLs or absolute paths. A module is known by the name of its
    * package and its path within it, such as `my-app/lib/tasks.js`; where that differs from the path on the calling side,
@@ -72,7 +67,6 @@ const OPTIONS = [
   'env',
   'execArgv',
 ];
-const DEFAULT_QUEUE = 'express-unblock';
 
 /** A dead service's jobs are found within this time after the end of their locks. */
 const STALLED_CHECK_MS = 1000;
@@ -98,6 +92,7 @@ class ServedCall {
   expiresAt: number;
   stop: Stop | undefined;
   local: Call | undefined;
+  #replies = 0;
   readonly #controller = new AbortController();
 
   constructor(data: CallData) {
@@ -109,10 +104,11 @@ class ServedCall {
     return this.#controller.signal;
   }
 
-  /** How the worker's process and the time it has run are told of. */
-  get facts() {
+  /** What each reply tells beside what it is about. */
+  nextFacts() {
     const { startedAt, endedAt = performance.now(), pid } = this.local ?? {};
-    return startedAt === undefined ? {} : { runMs: endedAt - startedAt, pid: pid ?? 0 };
+    const number = ++this.#replies;
+    return startedAt === undefined ? { number } : { number, runMs: endedAt - startedAt, pid: pid ?? 0 };
   }
 
   end(stop: Stop, reason: unknown): void {
@@ -123,7 +119,6 @@ class ServedCall {
 
 class QueueService implements Service {
   readonly #id = randomUUID();
-  readonly #names: ReturnType<typeof namesOf>;
   readonly #settings: ReturnType<typeof parseServeOptions>;
   readonly #tasks = new Map<string, Task>();
   readonly #calls = new Map<string, ServedCall>();
@@ -132,21 +127,24 @@ class QueueService implements Service {
   readonly #subscriber: Redis;
   readonly #started: Promise<void>;
   #worker: Worker<CallData> | undefined;
-  #beating: NodeJS.Timeout | undefined;
+  readonly #beating: NodeJS.Timeout;
   #isBeating = false;
+  #isUp = false;
+  /** Whoever runs it was told that Redis is away. */
+  #isWarned = false;
   /** Calls that have ended, whose workers are not back yet. */
   #held = 0;
   #closing: Promise<void> | undefined;
 
   constructor(options: ServeOptions) {
     this.#settings = parseServeOptions(options);
-    const { connection, queue, version, pool } = this.#settings;
-    this.#names = namesOf(queue, version);
+    const { connection, pool } = this.#settings;
     const own = { maxRetriesPerRequest: null, retryStrategy: reconnectDelay, socketTimeout: SILENCE_MS };
     this.#link = new RedisLink(connect(connection, own), () => this.#announce());
     this.#subscriber = connect(connection, own);
     const { Pool } = require('../pool/pool') as typeof import('../pool/pool');
     this.#pool = new Pool(pool);
+    this.#beating = setInterval(() => void this.#beat(), BEAT_MS);
     this.#started = this.#start();
   }
 
@@ -174,17 +172,17 @@ class QueueService implements Service {
     await this.#pool.ready();
     await this.#link.opened();
     this.#subscriber.on('message', (_channel, message) => this.#onMove(message));
-    await this.#subscriber.subscribe(this.#names.moves);
+    await this.#subscriber.subscribe(this.#settings.names.moves);
     if (this.#closing !== undefined) return;
     this.#worker = this.#makeWorker();
     await this.#worker.waitUntilReady();
-    this.#beating = setInterval(() => this.#beat(), BEAT_MS);
+    this.#isUp = true;
     await this.#announce();
   }
 
   #makeWorker(): Worker<CallData> {
     const { Worker } = loadPeers();
-    const worker = new Worker<CallData>(this.#names.queue, (job) => this.#process(job), {
+    const worker = new Worker<CallData>(this.#settings.names.queue, (job) => this.#process(job), {
       connection: this.#link.redis as never,
       concurrency: this.#settings.workers,
       lockDuration: LOCK_MS,
@@ -227,7 +225,7 @@ class QueueService implements Service {
       const askedAt = performance.now();
       const [[name, moved], lives] = await Promise.all([
         redis.hmget(this.#key(id), 'name', EXPIRES_AT),
-        redis.pttl(this.#names.replies(caller)),
+        redis.pttl(this.#settings.names.replies(caller)),
       ]);
       if (typeof name !== 'string' || lives < 0) return 'gone';
       if (typeof moved === 'string') call.expiresAt = Number(moved);
@@ -288,9 +286,9 @@ class QueueService implements Service {
 
   /** A caller that is gone has no stream any more, and none is made for it. */
   async #reply(caller: string, id: string, kind: ReplyKind, body?: Uint8Array, call?: ServedCall): Promise<void> {
-    const fields = packReply(id, kind, { ...call?.facts, ...(body === undefined ? {} : { body }) });
+    const fields = packReply(id, kind, { ...call?.nextFacts(), ...(body === undefined ? {} : { body }) });
     try {
-      await this.#link.redis.call('XADD', this.#names.replies(caller), 'NOMKSTREAM', '*', ...fields);
+      await this.#link.redis.call('XADD', this.#settings.names.replies(caller), 'NOMKSTREAM', '*', ...fields);
     } catch {
       // Redis cannot take it, as when its memory is full: with the job gone, the caller takes the call for lost.
     }
@@ -313,25 +311,39 @@ class QueueService implements Service {
 
   // From here on: what is looked at again and again.
 
-  #beat(): void {
+  async #beat(): Promise<void> {
+    const silentMs = performance.now() - this.#link.heardAt;
     // By now its jobs are taken for lost, and their callers are told so.
-    if (performance.now() - this.#link.heardAt > LOCK_MS) {
-      for (const call of this.#calls.values()) call.end('lost', died());
-    }
+    if (silentMs > LOCK_MS) for (const call of this.#calls.values()) call.end('lost', died());
+    this.#warn(silentMs > SILENCE_MS);
     if (this.#isBeating || !this.#link.isOpen) return;
     this.#isBeating = true;
-    Promise.all([this.#announce(), this.#subscriber.ping(), this.#checkCalls()])
-      .catch(() => {}) // Of a connection that is lost, the next beat makes up for it.
-      .finally(() => {
-        this.#isBeating = false;
-      });
+    try {
+      // A wire that is dead without anybody being told is found by what is asked on it.
+      if (this.#subscriber.status === 'ready') this.#subscriber.ping().catch(() => {});
+      await this.#announce();
+      await this.#checkCalls();
+    } catch {
+      // Of a connection that was lost: the next beat makes up for it.
+    } finally {
+      this.#isBeating = false;
+    }
+  }
+
+  #warn(isAway: boolean): void {
+    if (isAway && !this.#isWarned) {
+      const { failure } = this.#link;
+      const why = failure instanceof Error ? `: ${failure.message}` : '';
+      process.emitWarning(`express-unblock: serve() does not reach Redis${why}`);
+    }
+    this.#isWarned = isAway;
   }
 
   async #announce(): Promise<void> {
-    if (this.#beating === undefined) return;
-    const { redis } = this.#link;
-    const { services } = this.#names;
     await this.#link.beat();
+    if (!this.#isUp) return;
+    const { redis } = this.#link;
+    const { services } = this.#settings.names;
     const workers = this.#closing === undefined ? this.#settings.workers : 0;
     await Promise.all([
       redis.zremrangebyscore(services, '-inf', this.#link.now - SERVICE_LIFE_MS),
@@ -352,7 +364,7 @@ class QueueService implements Service {
       [...this.#calls].map(async ([id, call]) => {
         const [moved, lives] = await Promise.all([
           redis.hget(this.#key(id), EXPIRES_AT),
-          redis.exists(this.#names.replies(call.data.caller)),
+          redis.exists(this.#settings.names.replies(call.data.caller)),
         ]);
         if (moved !== null) call.expiresAt = Number(moved);
         if (lives === 0) call.end('given up', clientClosed());
@@ -375,7 +387,10 @@ class QueueService implements Service {
     await Promise.race([this.#worker?.close().catch(() => {}), after(grace + LEAVE_MS)]);
     clearTimeout(patience);
     clearInterval(this.#beating);
-    await Promise.race([this.#link.redis.zrem(this.#names.services, this.#card(0)).catch(() => {}), after(LEAVE_MS)]);
+    await Promise.race([
+      this.#link.redis.zrem(this.#settings.names.services, this.#card(0)).catch(() => {}),
+      after(LEAVE_MS),
+    ]);
     await this.#pool.close({ grace: 0 });
     this.#subscriber.disconnect();
     this.#link.redis.disconnect();
@@ -430,25 +445,11 @@ class LatestOnly {
 function parseServeOptions(options: ServeOptions) {
   const who = 'serve';
   checkOptions(who, options, OPTIONS);
-  const {
-    connection,
-    queue = DEFAULT_QUEUE,
-    version,
-    modules,
-    reclaim = 'kill',
-    workers,
-    spare,
-    memory,
-    env,
-    execArgv,
-  } = options;
-  parseConnection(who, connection);
-  if (version !== undefined) parseQueue(who, 'version', version);
+  const { connection, modules, reclaim = 'kill', workers, spare, memory, env, execArgv } = options;
   const { workers: count } = parsePoolOptions({ workers, spare, memory, env, execArgv }, who);
   return {
     connection,
-    queue: parseQueue(who, 'queue', queue),
-    version,
+    names: parseMeeting(who, options),
     modules: parseModules(who, modules),
     reclaim: parseChoice(who, 'reclaim', reclaim, ['interrupt', 'kill']),
     workers: count,

@@ -44,6 +44,11 @@ const harm = [];
 const calls = new Map();
 const began = Date.now();
 const lag = watchLag();
+/** How late everything on this machine was, second by second. */
+const lags = [];
+setInterval(() => lags.push({ at: Date.now(), ms: lag() }), 250).unref();
+const lagAround = (from, to) =>
+  Math.max(0, ...lags.filter(({ at }) => at > from - 1000 && at < to + 2000).map(({ ms }) => ms));
 let next = 0;
 let isOver = false;
 
@@ -233,7 +238,7 @@ for (const { child } of callers) {
 const traces = readTraces();
 for (const call of calls.values()) {
   const seen = traces.get(call.spec.number) ?? { begins: [], ends: [], lastAt: 0 };
-  for (const { verdict, why } of judge(call, seen, harm, lag())) {
+  for (const { verdict, why } of judge(call, seen, harm, lagAround(call.madeAt, call.endedAt ?? call.madeAt))) {
     const near = harm.filter(
       ({ from, to }) => from < (call.endedAt ?? call.madeAt) + 10_000 && to > call.madeAt - 10_000,
     );
