@@ -39,7 +39,7 @@ interface Settings {
 const place = globalThis as unknown as { [key: symbol]: Running | undefined };
 const KEY = Symbol.for(PLACE);
 
-/** The process that `node --test` or `node --watch` starts another from has no inspector, and crashes where it is used. */
+/** `node --test` and `node --watch` run the app in another process. This one has no inspector, and crashes if it is used. */
 const SUPERVISES = process.execArgv.some((flag) => /^--(test|watch)(=|$)/.test(flag));
 
 /**
@@ -77,7 +77,7 @@ function start(log: (line: string) => void): Running {
 
   const giveUp = (error: Error) => {
     running.stop();
-    // Nobody tries again: a second call of `watch()` would fail and say so as well.
+    // A second call of `watch()` finds this one: it would fail as well, and say so again.
     place[KEY] = running;
     log(`express-unblock: watch() is off: ${error.message}`);
   };

@@ -54,6 +54,8 @@ const STARTED_AFTER_MS = 5000;
 /** A sample is answered at once unless native code is running. */
 const LATE_MS = 30;
 const DEEPEST_STACK = 100;
+/** A block that never ends is named by its beginning. */
+const MOST_SAMPLES = 100;
 /** `EX_SOFTWARE` of BSD's sysexits: an error inside the program. */
 const EXIT_CODE = 70;
 
@@ -96,7 +98,6 @@ export class MainThread {
   readonly #worker: Worker;
   readonly #cells = new Int32Array(new SharedArrayBuffer(4 * Object.keys(CELLS).length));
   readonly #requests = new AsyncLocalStorage<WeakRef<RoutedRequest>>();
-  /** Timers outlive the request that first needed them; created in this context, they do not keep its own. */
   readonly #gcObserver = new PerformanceObserver((list) => this.#gcs.push(...list.getEntries()));
   #gcs: { startTime: number; duration: number }[] = [];
   #samples: Sample[] = [];
@@ -106,7 +107,7 @@ export class MainThread {
   #timer: NodeJS.Timeout | undefined;
   #awakeUntil = 0;
   #beatAt = 0;
-  /** What was read at one of the last beats: reading it takes longer than a beat may. */
+  /** What is read once in a period: at every request it would cost too much. */
   #read = { at: 0, active: 0, cpuMs: 0 };
 
   constructor(events: MainThreadEvents) {
@@ -200,7 +201,7 @@ export class MainThread {
     this.#wake(now);
     const used = this.#read.cpuMs - before.cpuMs;
     const report = () => this.#events.onBlock({ ms, cpuMs: used, gcMs: this.#gcMsSince(before.at), samples });
-    // Node tells of garbage collections by immediates of its own.
+    // Node reports garbage collections by immediates of its own, which come first.
     background.runInAsyncScope(setImmediate, undefined, setImmediate, report);
   }
 
@@ -229,6 +230,7 @@ export class MainThread {
 
   /** Runs on top of whatever blocks, Node's own code included: it must not change what it finds. */
   #sample(pause: number, askedAt: number, question: (...args: never[]) => unknown): void {
+    if (this.#samples.length >= MOST_SAMPLES) return;
     const waited = performance.now() - askedAt;
     const request = this.#requests.getStore()?.deref();
     this.#samples.push({
