@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
 import { closePools, createPool, offload } from 'express-unblock';
@@ -13,12 +13,14 @@ afterAll(() => closePools({ grace: 0 }));
 
 function written(name: string, content: string): string {
   const file = path.join(folder, name);
+  mkdirSync(path.dirname(file), { recursive: true });
   writeFileSync(file, content);
   return file;
 }
 
 const agent = written('tracing.cjs', 'globalThis.preloaded = "an agent";');
-const loader = written('tsx-like.cjs', 'globalThis.preloaded = "a loader";');
+const inFolder = written('swc/tracing.cjs', 'globalThis.preloaded = "an agent";');
+const loader = written('sentry/tsx-like.cjs', 'globalThis.preloaded = "a loader";');
 const known = written('dd-trace.cjs', 'globalThis.preloaded = "an agent";');
 const LOOK = '() => [globalThis.preloaded ?? "nothing", process.execArgv.join(" "), process.env.NODE_OPTIONS ?? ""]';
 
@@ -41,7 +43,7 @@ async function seenBy(flags: string[], nodeOptions: string | undefined, pool = '
 describe('of NODE_OPTIONS, a worker takes over', () => {
   it.each([
     ['no agent', `--require ${agent} --no-deprecation`, { preloaded: 'nothing', options: '--no-deprecation' }],
-    ['no agent, written with =', `--require=${agent}`, { preloaded: 'nothing', options: '' }],
+    ['no agent, written with =', `--require=${agent} --require=${inFolder}`, { preloaded: 'nothing', options: '' }],
     ['loaders of code', `-r ${loader}`, { preloaded: 'a loader', options: `-r ${loader}` }],
     ['no inspector', '--inspect=0 --no-deprecation', { options: '--no-deprecation' }],
     ['what else there is, as it is', '--title="a b"  --no-deprecation', { options: '--title="a b" --no-deprecation' }],
@@ -58,6 +60,7 @@ describe('of NODE_OPTIONS, a worker takes over', () => {
 describe('of its command line, a worker takes over', () => {
   it.each([
     ['what is preloaded', ['--require', agent], { preloaded: 'an agent', execArgv: `--require ${agent}` }],
+    ['a loader in a folder of any name', ['-r', loader], { preloaded: 'a loader' }],
     ['no agent that is known as one', ['--require', known, '--no-deprecation'], { execArgv: '--no-deprecation' }],
   ])('%s', async (_, flags, expected) => {
     expect(await seenBy(flags, undefined)).toMatchObject(expected);

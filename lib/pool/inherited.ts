@@ -18,7 +18,7 @@ const AGENTS =
 
 /** Who typed a flag into the command line meant this app; agents are the exception. */
 export function inheritedFlags(): string[] {
-  return pick(process.execArgv, (preload) => !AGENTS.test(preload)).flat();
+  return pick(process.execArgv, (preload) => !AGENTS.test(nameOf(preload))).flat();
 }
 
 /** `NODE_OPTIONS` is for all programs of a machine: of what it preloads, workers need what reads code. */
@@ -26,8 +26,15 @@ export function environmentOf(env: NodeJS.ProcessEnv = process.env): NodeJS.Proc
   const { NODE_OPTIONS: options } = env;
   // One of the pool's own is taken as it is.
   if (options === undefined || options !== process.env.NODE_OPTIONS) return env;
-  const flags = pick(wordsOf(options), (preload) => LOADERS.test(preload));
+  const flags = pick(wordsOf(options), (preload) => LOADERS.test(nameOf(preload)));
   return { ...env, NODE_OPTIONS: flags.flat().join(' ') };
+}
+
+/** A package, and what of it; of the app's own files the last part alone, since folders are called anything. */
+function nameOf(preload: string): string {
+  const ofPackage = preload.split(/node_modules[\\/]/).at(-1) as string;
+  const isFile = ofPackage === preload && /^"?(\.|\/|file:|[a-z]:)/i.test(preload);
+  return isFile ? path.basename(preload) : ofPackage;
 }
 
 /** Splits where Node does: spaces within double quotes are part of a word. */
