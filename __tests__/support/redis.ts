@@ -4,7 +4,6 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import net, { type AddressInfo } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
-import { setTimeout as wait } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { Redis } from 'ioredis';
 
@@ -126,9 +125,8 @@ export async function said(child: ChildProcess): Promise<unknown> {
   return message;
 }
 
-/** A wire to Redis that can be cut, delayed and made to swallow what goes through it. */
+/** A wire to Redis that can be cut and made to swallow what goes through it. */
 export class Wire {
-  delayMs = 0;
   /** Nothing comes through, and nobody is told. */
   isHole = false;
   /** Cuts the connection on which such a request goes, in place of its answer. */
@@ -156,10 +154,10 @@ export class Wire {
     let losesAnswer = false;
     near.on('data', (data) => {
       losesAnswer ||= this.losesAnswerTo !== undefined && data.includes(this.losesAnswerTo);
-      void this.#pass(data, far);
+      this.#pass(data, far);
     });
     far.on('data', (data) => {
-      if (!losesAnswer) return void this.#pass(data, near);
+      if (!losesAnswer) return this.#pass(data, near);
       this.cuts++;
       near.destroy();
     });
@@ -176,10 +174,8 @@ export class Wire {
     }
   }
 
-  async #pass(data: Buffer, to: net.Socket): Promise<void> {
-    if (this.isHole) return;
-    if (this.delayMs > 0) await wait(this.delayMs);
-    if (!to.destroyed) to.write(data);
+  #pass(data: Buffer, to: net.Socket): void {
+    if (!this.isHole && !to.destroyed) to.write(data);
   }
 
   cut(): void {

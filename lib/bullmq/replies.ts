@@ -52,7 +52,7 @@ export class ReplyStream {
       this.#marks.set(mark, () => resolve(true));
       setTimeout(resolve, MARK_MS, false).unref();
     });
-    await redis.xadd(this.#key, '*', ...this.#mark(mark));
+    await redis.xadd(this.#key, 'NOMKSTREAM', '*', ...this.#mark(mark));
     const isRead = await read;
     this.#marks.delete(mark);
     return isRead;
@@ -87,7 +87,7 @@ export class ReplyStream {
       this.#redis.xtrim(this.#key, 'MINID', this.#lastId),
       this.#redis.xreadBuffer('COUNT', MOST_AT_ONCE, 'BLOCK', SIGN_MS, 'STREAMS', this.#key, this.#lastId),
     ]);
-    if (lives === 0) await this.open(this.#redis);
+    if (lives === 0 && !this.#isOver) await this.open(this.#redis);
     for (const [id, fields] of streams?.[0]?.[1] ?? []) {
       this.#lastId = String(id);
       const reply = unpackReply(fields);

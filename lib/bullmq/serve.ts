@@ -11,6 +11,7 @@ import { type CloseOptions, parseGrace, type TaskPool } from '../pool/pools';
 import { RunTimes } from '../pool/run-times';
 import type { PoolStats } from '../pool/stats';
 import { packThrown, unpackThrown } from '../wire';
+import { currentTask } from '../worker/current-task';
 import {
   BEAT_MS,
   bytesOf,
@@ -119,7 +120,7 @@ class ServedCall {
 
 class QueueService implements Service {
   readonly #id = randomUUID();
-  readonly #settings: ReturnType<typeof parseServeOptions>;
+  readonly #settings: ServeSettings;
   readonly #tasks = new Map<string, Task>();
   readonly #calls = new Map<string, ServedCall>();
   readonly #pool: TaskPool & Pick<Pool, 'whenIdle'>;
@@ -136,14 +137,13 @@ class QueueService implements Service {
   #held = 0;
   #closing: Promise<void> | undefined;
 
-  constructor(options: ServeOptions) {
-    this.#settings = parseServeOptions(options);
-    const { connection, pool } = this.#settings;
+  constructor(settings: ServeSettings) {
+    this.#settings = settings;
+    const { connection, pool } = settings;
     const own = { maxRetriesPerRequest: null, retryStrategy: reconnectDelay, socketTimeout: SILENCE_MS };
     this.#link = new RedisLink(connect(connection, own), () => this.#announce());
     this.#subscriber = connect(connection, own);
-    const { Pool } = require('../pool/pool') as typeof import('../pool/pool');
-    this.#pool = new Pool(pool);
+    this.#pool = makePool(pool);
     this.#beating = setInterval(() => void this.#beat(), BEAT_MS);
     this.#started = this.#start();
   }
@@ -442,6 +442,13 @@ class LatestOnly {
   }
 }
 
+function makePool(options: PoolOptions): Pool {
+  const { Pool } = require('../pool/pool') as typeof import('../pool/pool');
+  return new Pool(options);
+}
+
+type ServeSettings = ReturnType<typeof parseServeOptions>;
+
 function parseServeOptions(options: ServeOptions) {
   const who = 'serve';
   checkOptions(who, options, OPTIONS);
@@ -479,5 +486,7 @@ function parseModules(who: string, modules: ServeOptions['modules']): ReadonlyMa
  * @throws Error `ERR_UNBLOCK_MISSING_PEER` where bullmq or ioredis is not installed
  */
 export function serve(options: ServeOptions): Service {
-  return new QueueService(options);
+  const settings = parseServeOptions(options);
+  // A file that serves and is served is imported by its own workers, where pools start nothing either.
+  return currentTask() === undefined ? new QueueService(settings) : makePool(settings.pool);
 }
