@@ -7,7 +7,7 @@ import type { HttpError } from 'http-errors';
 import { asError, bodyAlreadyRead, tooLarge, unsupportedCharset } from './errors';
 import { checkCall, checkOptions, invalid, parseFunction, parseInteger, parseSize, type Size } from './options';
 import { abandonBody } from './request/connection';
-import { contexts, type RequestContext } from './request/context';
+import { enter, type RequestContext } from './request/context';
 import { checkVersion, deadlineOf, isUpgrade } from './request/deadline';
 import { type JsonLimits, JsonShape } from './request/json-shape';
 import { type Next, watchChunks } from './request/patches';
@@ -165,7 +165,7 @@ function watch(
     exit(error as Failing);
     return;
   }
-  contexts.run(handlers, next);
+  enter(handlers, next);
 }
 
 /** What came in while an earlier middleware waited for something. */

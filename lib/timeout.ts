@@ -4,7 +4,7 @@ import type { Request } from 'express';
 import { asError, timedOut, uploadTimedOut } from './errors';
 import { checkCall, checkOptions, parseChoice, parseFunction, parseTime, type Time } from './options';
 import { abandonBody, awaitsContinue } from './request/connection';
-import { contexts, type Deadline } from './request/context';
+import { contexts, type Deadline, enter } from './request/context';
 import { deadlineOf, hasBody, isUpgrade, type RequestDeadline } from './request/deadline';
 import { Expiry } from './request/expiry';
 import type { Next } from './request/patches';
@@ -88,7 +88,7 @@ export function timeout(time: Time | ((req: Request) => Time), options: TimeoutO
     }
     if (!hasBegun) limit?.pass(false);
     else if (contexts.getStore()?.deadline === deadline) next();
-    else contexts.run(deadline.handlers, next);
+    else enter(deadline.handlers, next);
   };
 }
 
