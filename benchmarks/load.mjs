@@ -83,13 +83,13 @@ function capacityOf({ draw }, workers, scale) {
 /** What is asked of an app, the same for all: what it takes is known, and where it is to be asked for. */
 function worksOf({ mix, load, seed, workers, cpuPerUnit, scale, ramp, window }) {
   const arrivals = arrivalsOf({ draw: mix.draw, load, seed, workers, lasting: (ramp + window) / scale });
-  return arrivals.map((arrival) => workOf({ ...arrival, at: arrival.at * scale }, cpuPerUnit, scale));
+  return arrivals.map(({ at, ...request }) => ({ at: at * scale, ...workOf(request, cpuPerUnit, scale) }));
 }
 
-function workOf({ at, task, size, ms, limit }, cpuPerUnit, scale) {
+function workOf({ task, size, ms, limit }, cpuPerUnit, scale) {
   const units = Math.max(1, Math.round((ms * scale) / cpuPerUnit));
   const query = new URLSearchParams({ task, size, units, limit: limit * scale });
-  return { at, task, size, units, ms: units * cpuPerUnit, limit: limit * scale, path: `/work?${query}` };
+  return { task, size, units, ms: units * cpuPerUnit, limit: limit * scale, path: `/work?${query}` };
 }
 
 /** What one who knows every run time would have served. */
