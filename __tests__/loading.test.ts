@@ -36,3 +36,8 @@ test('createPool loads workerpool, and no parser', () => {
   expect(loaded).toContain('workerpool');
   expect(loaded).not.toContain('acorn');
 });
+
+test('the main entry loads nothing of TLS, which takes Node as long as all the rest', () => {
+  const script = `require(${JSON.stringify(MAIN)}); console.log(process.moduleLoadList.includes('NativeModule tls'))`;
+  expect(execFileSync(process.execPath, ['--eval', script], { encoding: 'utf8' })).toBe('false\n');
+});

@@ -38,7 +38,7 @@ describe('a signal that a process manager sends to the workers, too,', () => {
     ['waits', offload(wait, { pool: createPool({ workers: 1 }) })],
   ])('ends no call that %s', async (_, run) => {
     // A SIGINT within some 50 ms of its start finds a worker whose keeper is not there yet.
-    const pids = new Set([await run?.(200)]);
+    const pids = new Set([await run?.(1000)]);
     for (const signal of [...SIGNALS, ...SIGNALS]) {
       const told: number[] = [];
       const onProgress = (pid: number) => {

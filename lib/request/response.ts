@@ -1,5 +1,5 @@
 import { type IncomingMessage, ServerResponse, STATUS_CODES } from 'node:http';
-import { TLSSocket } from 'node:tls';
+import type { TLSSocket } from 'node:tls';
 import type { HttpError } from 'http-errors';
 import { background } from '../background';
 import { contexts, type RequestContext } from './context';
@@ -69,7 +69,7 @@ export function cutOff(req: IncomingMessage, res: ServerResponse, error: Failing
   const deadline = deadlineOf(req, res);
   fail(deadline, req, res, undefined);
   // To a client of HTTP/1.0, a connection that ends in order is the end of a whole response.
-  if (req.httpVersionMinor === 0 && !(req.socket instanceof TLSSocket)) req.socket.resetAndDestroy?.();
+  if (req.httpVersionMinor === 0 && !(req.socket as TLSSocket).encrypted) req.socket.resetAndDestroy?.();
   else res.destroy?.();
   deadline.abort(error);
 }

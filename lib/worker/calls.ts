@@ -26,7 +26,7 @@ const tasks = new Map<number, Known>();
 let interruptedBefore = false;
 
 /** Answers the parent, in workerpool's terms. */
-export function takeCalls(ledger: Ledger): void {
+export function takeCalls(ledger: Ledger, startKeeper: () => void): void {
   const task = currentTask() as CurrentTask;
   watchLoading();
   task.emit = (event) => {
@@ -36,11 +36,14 @@ export function takeCalls(ledger: Ledger): void {
       throw notSerializable('A progress report', 'the task', cause);
     }
   };
-  workerpool.worker({ ...methodsOf(task, ledger) });
+  workerpool.worker({ ...methodsOf(task, ledger, startKeeper) });
 }
 
-const methodsOf = (task: CurrentTask, ledger: Ledger): WorkerMethods => ({
+const methodsOf = (task: CurrentTask, ledger: Ledger, startKeeper: () => void): WorkerMethods => ({
   async load(urls) {
+    // Before a module that may never end, and otherwise after the parent has been told.
+    if (urls.length > 0) startKeeper();
+    else setImmediate(startKeeper);
     const imported: string[] = [];
     for (const [index, url] of urls.entries()) {
       ledger.note(NOTES.importOf(index));

@@ -8,14 +8,17 @@ const shared = new SharedArrayBuffer(4 * Object.keys(CELLS).length);
 const cells = new Int32Array(shared);
 let entries = 0;
 let orders: number | undefined;
+let isStarted = false;
 
 /** What the script calls: defined once, since V8 compiles a script anew for every change of a global it uses. */
 let entered: () => unknown;
 Object.defineProperty(globalThis, '__unblock', { value: () => entered() });
 const script = new Script('__unblock()');
 
-/** It comes up while the rest of the worker does, and enters its scripts when no task runs: nobody waits for it. */
+/** Once. It takes as long to come up as a process, and enters its scripts when no task runs: nothing waits for it. */
 export function startKeeper(parent: number, ledger: number | undefined): void {
+  if (isStarted) return;
+  isStarted = true;
   orders = ledger;
   const keeper = new Worker(path.join(__dirname, 'keeper.js'), {
     workerData: { parent, shared, ledger },

@@ -7,6 +7,4 @@ import { leaveSignalsToParent } from './signals';
 const [parent, file] = process.argv.slice(-2) as [string, string];
 leaveSignalsToParent();
 const ledger = openLedger(file);
-takeCalls(ledger);
-// Its thread takes as long to come up as a process. Nobody waits for it.
-startKeeper(Number(parent), 'Deno' in globalThis ? undefined : ledger.fd); // Deno's threads share no descriptors.
+takeCalls(ledger, () => startKeeper(Number(parent), ledger.fd));
