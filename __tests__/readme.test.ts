@@ -1,13 +1,14 @@
-import { execFile } from 'node:child_process';
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import http from 'node:http';
 import net from 'node:net';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { gunzipSync, gzipSync } from 'node:zlib';
+import { connectPool } from 'express-unblock/bullmq';
 import type { Client } from './support/app-process';
 import { deadLinks, Page, ReadersFolder, ROOT, silentService } from './support/markdown';
+import { describeWithRedis, TestRedis } from './support/redis';
 
 jest.setTimeout(60_000);
 
@@ -23,6 +24,21 @@ afterAll(() => reader.remove());
 
 const run = (name: string, options?: { beside?: string; env?: NodeJS.ProcessEnv }) =>
   reader.run(page.block(name), options);
+
+/** Runs the service of the README beside a Redis of the test's own. */
+async function withService(use: (service: ChildProcess, env: { REDIS_URL: string }) => Promise<void>): Promise<void> {
+  const redis = await TestRedis.start();
+  const env = { REDIS_URL: redis.url };
+  reader.write('tasks.js', page.block('offload.module 1').code);
+  const file = reader.write('worker.js', page.block('express-unblock/bullmq 2').code);
+  const service = spawn(process.execPath, [file], { env: { ...process.env, ...env }, stdio: 'inherit' });
+  try {
+    await use(service, env);
+  } finally {
+    service.kill('SIGKILL');
+    await redis.stop();
+  }
+}
 
 /** For each block of the README, what the text around it promises. */
 const promises: Record<string, () => Promise<void>> = {
@@ -52,21 +68,26 @@ const promises: Record<string, () => Promise<void>> = {
     expect(String(answer)).toMatch(/^HTTP\/1.1 413 /);
   },
 
-  async 'timeout 1'() {
-    const prices = await silentService();
-    const { client } = await run('timeout 1', { env: { PRICES_URL: prices.url } });
-    const { millisecondsLeft } = JSON.parse((await client.get('/report')).body);
-    expect(millisecondsLeft).toBeGreaterThan(10_000);
-    expect((await client.get('/prices')).status).toBe(504);
-    expect(await prices.left).toBe(true);
+  async 'express-unblock/watch 1'() {
+    const beside = `app.get('/users/:id', function hold(req, res) {
+      for (const end = performance.now() + 400; performance.now() < end; );
+      res.send('done');
+    });`;
+    const { app, client } = await run('express-unblock/watch 1', { beside });
+    const line = app.nextLine();
+    let isTold = false;
+    void line.then(() => {
+      isTold = true;
+    });
+    while (!isTold) await client.get('/users/7'); // What happens while an app starts is not told.
+    expect(await line).toMatch(
+      /^express-unblock: GET \/users\/:id blocked the event loop for \d+ ms in hold \(.*app\.js:\d+\).*offload\(\)/,
+    );
   },
 
   async 'offload 1'() {
-    const { app, client } = await run('offload 1');
+    const { client } = await run('offload 1');
     expect(await client.get('/roots?n=4')).toMatchObject({ status: 200, body: String(1 + 2 ** 0.5 + 3 ** 0.5 + 2) });
-    expect((await client.get('/roots/slowly')).status).toBe(200);
-    const reports = [await app.nextLine(), await app.nextLine(), await app.nextLine(), await app.nextLine()];
-    expect(reports).toEqual(['25%', '50%', '75%', '100%']);
   },
 
   async 'offload.module 1'() {
@@ -84,6 +105,15 @@ const promises: Record<string, () => Promise<void>> = {
     expect(texts).toEqual(['one text', 'another']);
   },
 
+  async 'size: refuse what cannot be done in time 1'() {
+    const { client } = await run('size: refuse what cannot be done in time 1');
+    expect(await client.post('/summaries', 'A short one. One that is longer than twenty')).toMatchObject({
+      status: 200,
+      body: '["One that is longer than twenty"]',
+    });
+    expect((await client.get('/limits')).body).toBe('{"characters":null}');
+  },
+
   async 'createPool 1'() {
     const { client } = await run('createPool 1');
     expect((await client.get('/sum')).body).toBe('6');
@@ -95,16 +125,13 @@ const promises: Record<string, () => Promise<void>> = {
     });
   },
 
-  async 'closePools 1'() {
-    const beside =
-      "const slow = offload(() => new Promise((done) => setTimeout(done, 300, 'done')));" +
-      "app.get('/', (req, res) => { res.set('Connection', 'close'); slow().then((text) => res.send(text)); console.log('called'); });";
-    const { app, client } = await run('closePools 1', { beside });
-    const answer = client.get('/');
-    expect(await app.nextLine()).toBe('called');
-    app.kill('SIGTERM');
-    expect(await answer).toMatchObject({ status: 200, body: 'done' });
-    expect(await app.exited).toBe(0);
+  async 'timeout 1'() {
+    const prices = await silentService();
+    const { client } = await run('timeout 1', { env: { PRICES_URL: prices.url } });
+    const { millisecondsLeft } = JSON.parse((await client.get('/report')).body);
+    expect(millisecondsLeft).toBeGreaterThan(10_000);
+    expect((await client.get('/prices')).status).toBe(504);
+    expect(await prices.left).toBe(true);
   },
 
   async 'limitInput 1'() {
@@ -121,46 +148,24 @@ const promises: Record<string, () => Promise<void>> = {
     expect(await statusOf(Object.fromEntries(Array(10_001).fill(0).entries()))).toBe(413);
   },
 
-  async 'problemDetails 1'() {
-    const { client } = await run('problemDetails 1');
-    expect((await client.post('/notes', 'short')).status).toBe(204);
-    const { status, headers, body } = await client.post('/notes', 'rather long');
-    expect(status).toBe(413);
-    expect(headers['content-type']).toBe('application/problem+json; charset=utf-8');
-    expect(JSON.parse(body)).toEqual({
-      type: 'about:blank',
-      title: http.STATUS_CODES[413],
-      status: 413,
-      detail: 'Request body is larger than the limit of 10 bytes',
-      code: 'ERR_UNBLOCK_TOO_LARGE',
-      limit: 10,
-      expected: 11,
-      measure: 'bytes',
+  async 'express-unblock/bullmq 1'() {
+    const beside = "app.get('/ready', async (req, res) => { await pool.ready(); res.json(pool.stats().workers); });";
+    await withService(async (_service, env) => {
+      const { client } = await run('express-unblock/bullmq 1', { beside, env });
+      expect((await client.get('/ready')).body).toBe('4');
+      const { status, body } = await client.post('/compress', ['one text']);
+      expect([status, JSON.parse(body).length]).toEqual([200, 1]);
     });
   },
 
-  async 'currentDeadline 1'() {
-    const rows = await silentService();
-    const { client } = await run('currentDeadline 1', { env: { ROWS_URL: rows.url } });
-    expect((await client.get('/rows')).status).toBe(504);
-    expect(await rows.left).toBe(true);
-  },
-
-  async 'Diagnostics channels 1'() {
-    const beside = `
-      app.get('/late', timeout(50), (req, res) => {
-        req.deadline.signal.addEventListener('abort', () => setImmediate(() => res.json('late')));
-      });
-      app.post('/small', limitInput(10));
-      app.get('/work', offload(function work() { return 'done'; }).handler(() => []));
-    `;
-    const { app, client } = await run('Diagnostics channels 1', { beside });
-    await client.get('/late');
-    expect([await app.nextLine(), await app.nextLine()]).toEqual(['timeout /late 504', 'late json true']);
-    await client.post('/small', 'more than small');
-    expect(await app.nextLine()).toBe('reject 10');
-    await client.get('/work');
-    expect(await app.nextLine()).toBe('offload work completed');
+  async 'express-unblock/bullmq 2'() {
+    await withService(async (service, env) => {
+      const pool = connectPool({ connection: env.REDIS_URL, queue: 'reports' });
+      await pool.ready();
+      await pool.close();
+      service.kill('SIGTERM');
+      expect(await once(service, 'exit')).toEqual([0, null]);
+    });
   },
 };
 
@@ -169,7 +174,16 @@ test('every code block of the README is known here, and the other way round', ()
   expect(readme.match(/^```\w+$/gm)).toHaveLength(blocks.length);
 });
 
-test.each(Object.entries(promises))('%s does what the README says', (_, promise) => promise());
+const needsRedis = ([name]: [string, unknown]) => name.startsWith('express-unblock/bullmq');
+
+test.each(Object.entries(promises).filter((entry) => !needsRedis(entry)))(
+  '%s does what the README says',
+  (_, promise) => promise(),
+);
+
+describeWithRedis('with Redis', () => {
+  test.each(Object.entries(promises).filter(needsRedis))('%s does what the README says', (_, promise) => promise());
+});
 
 test('the TypeScript in the README passes a strict compiler, and is checked by it', async () => {
   const block = blocks.find(({ language }) => language === 'ts') as (typeof blocks)[number];
@@ -271,11 +285,13 @@ describe('what the README says beside its code', () => {
   });
 });
 
-test('every export has its heading', () => {
-  const headings = [...readme.matchAll(/^## ([\w./-]+)/gm)].map(([, heading]) => heading);
-  expect(headings).toEqual(
-    expect.arrayContaining([...Object.keys(require('express-unblock')), 'express-unblock/worker']),
-  );
+test('every export has its heading, or is what a paragraph begins with', () => {
+  const headings = [...readme.matchAll(/^(?:## |\*\*)(.*)/gm)].map(([, heading]) => heading).join('\n');
+  const names = headings.match(/[\w./-]+/g);
+  expect(names).toEqual(expect.arrayContaining(Object.keys(require('express-unblock'))));
+  const subpaths = Object.keys(JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8')).exports);
+  const forUsers = subpaths.filter((name) => name.startsWith('./') && !/json$|register$/.test(name));
+  expect(names).toEqual(expect.arrayContaining(forUsers.map((name) => name.replace('.', 'express-unblock'))));
 });
 
 test('every error code has its row', () => {
