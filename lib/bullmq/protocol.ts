@@ -8,11 +8,11 @@ import { type Parcel, wrap } from '../wire';
 /** What a pool and the services that work for it say to each other, and under which names in Redis. */
 
 /** Without word from Redis for this long, a service's jobs are taken for lost: it has to stop them itself. */
-export const LOCK_MS = 3000;
+export const LOCK_MS = 3500;
 /** How often each side tells Redis that it lives, and looks at what concerns it. */
 export const BEAT_MS = 500;
 /** A service that has not told for this long is not there. */
-export const SERVICE_LIFE_MS = 2500;
+export const SERVICE_LIFE_MS = 3000;
 /** A pool that has not given a sign for this long is not there, and its calls are stopped. */
 export const CALLER_LIFE_MS = 5000;
 /** How often it gives one, and after how long without it none of its calls begins: it may have given them up. */

@@ -70,7 +70,7 @@ const OPTIONS = [
 ];
 
 /** A dead service's jobs are found within this time after the end of their locks. */
-const STALLED_CHECK_MS = 1000;
+const STALLED_CHECK_MS = 500;
 /** BullMQ's own patience, in seconds, with an empty queue, and, in milliseconds, after a failure. */
 const DRAIN_DELAY = 2;
 const RETRY_MS = 500;
