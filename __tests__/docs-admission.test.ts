@@ -35,6 +35,12 @@ test("'observe' counts, and the figures are those of the page", async () => {
   for (const name of Object.keys(figures)) expect([name, page.text.includes(`\`${name}\``)]).toEqual([name, true]);
 });
 
+test('limitInput() asks what is managed, and has a limit of its own while that is not known', async () => {
+  const { client } = await reader.run(page.block('Before anything is read 1'));
+  expect(await client.post('/lines', 'one\ntwo')).toMatchObject({ status: 200, body: '2' });
+  expect((await client.post('/lines', 'x'.repeat(5_000_001))).status).toBe(413);
+});
+
 test('no link leads nowhere', () => {
   expect(deadLinks(page)).toEqual([]);
 });
