@@ -2,7 +2,6 @@ import { AsyncResource } from 'node:async_hooks';
 import { background } from '../background';
 import { Heap, type HeapItem } from '../heap';
 
-const waiting = new Heap<Expiry>((a, b) => (a.at === b.at ? a.id < b.id : a.at < b.at));
 let made = 0;
 
 let timer: NodeJS.Timeout | undefined;
@@ -26,6 +25,9 @@ export abstract class Expiry extends AsyncResource implements HeapItem {
   /** The order among those that pass at the same time. */
   id = 0;
   place = -1;
+  isWaiting = false;
+  earlier: Expiry | undefined;
+  later: Expiry | undefined;
 
   constructor() {
     super('Deadline', UNTRACKED);
@@ -37,7 +39,7 @@ export abstract class Expiry extends AsyncResource implements HeapItem {
   /** `limit` milliseconds from now. Until it passes or is cleared, it holds the process as a timer does. */
   set(limit: number): void {
     const now = performance.now();
-    if (this.place >= 0) waiting.delete(this);
+    if (this.isWaiting) waiting.delete(this);
     this.at = now + limit;
     this.id = ++made;
     waiting.add(this);
@@ -47,11 +49,60 @@ export abstract class Expiry extends AsyncResource implements HeapItem {
 
   clear(): void {
     this.at = Number.POSITIVE_INFINITY;
-    if (this.place < 0) return;
+    if (!this.isWaiting) return;
     waiting.delete(this);
     if (waiting.size === 0) timer?.unref();
   }
 }
+
+function before(a: Expiry, b: Expiry): boolean {
+  return a.at === b.at ? a.id < b.id : a.at < b.at;
+}
+
+/** Those of one limit come in the order of their times: they are chained, which takes one step. Others go in a heap. */
+class Waiting {
+  size = 0;
+  readonly #heap = new Heap<Expiry>(before);
+  #head: Expiry | undefined;
+  #tail: Expiry | undefined;
+
+  get first(): Expiry | undefined {
+    const { first } = this.#heap;
+    return first === undefined || (this.#head !== undefined && before(this.#head, first)) ? this.#head : first;
+  }
+
+  add(expiry: Expiry): void {
+    this.size++;
+    expiry.isWaiting = true;
+    const tail = this.#tail;
+    if (tail !== undefined && expiry.at < tail.at) {
+      this.#heap.add(expiry);
+      return;
+    }
+    expiry.earlier = tail;
+    if (tail === undefined) this.#head = expiry;
+    else tail.later = expiry;
+    this.#tail = expiry;
+  }
+
+  delete(expiry: Expiry): void {
+    this.size--;
+    expiry.isWaiting = false;
+    if (expiry.place >= 0) {
+      this.#heap.delete(expiry);
+      return;
+    }
+    const { earlier, later } = expiry;
+    if (earlier === undefined) this.#head = later;
+    else earlier.later = later;
+    if (later === undefined) this.#tail = earlier;
+    else later.earlier = earlier;
+    expiry.earlier = undefined;
+    expiry.later = undefined;
+  }
+}
+
+const waiting = new Waiting();
 
 function wakeForFirst(now: number): void {
   clearTimer(timer);
