@@ -14,7 +14,7 @@ function loadedBy(code: string): string[] {
   return [...new Set(names.map((found) => found?.[1] ?? found?.[2] ?? 'dist'))];
 }
 
-const EVERYONE = ['dist', 'request', 'bytes', 'ms'];
+const EVERYONE = ['dist', 'request', 'bytes', 'http-errors', 'ms'];
 const ONLY_TO_OFFLOAD = ['workerpool', 'acorn', 'eslint-scope', 'tslib'];
 
 test('an app that only sets deadlines and limits loads no workerpool, no parser and no helpers of compilers', () => {
@@ -40,4 +40,11 @@ test('createPool loads workerpool, and no parser', () => {
 test('the main entry loads nothing of TLS, which takes Node as long as all the rest', () => {
   const script = `require(${JSON.stringify(MAIN)}); console.log(process.moduleLoadList.includes('NativeModule tls'))`;
   expect(execFileSync(process.execPath, ['--eval', script], { encoding: 'utf8' })).toBe('false\n');
+});
+
+test('http-errors comes with the first middleware or pool, and not in the middle of a request', () => {
+  expect(loadedBy('unblock')).not.toContain('http-errors');
+  for (const setUp of ["timeout('1s')", "limitInput('1mb')", 'createPool()', 'offload(() => 1)']) {
+    expect(loadedBy(`unblock.${setUp}`)).toContain('http-errors');
+  }
 });

@@ -323,7 +323,7 @@ describe('a pool and its calls', () => {
       ),
       { numRuns: 500 },
     );
-  }, 30_000);
+  }, 120_000);
 
   it('do not wait for a worker that is not up within 30 s, and leave one alone that is', async () => {
     mockMade.length = 0;

@@ -25,9 +25,13 @@ type Made<F> = F extends (...args: never[]) => infer E ? Extract<E, { readonly c
 /** Every error of this package, told apart by its `code`, with what each carries. */
 export type UnblockError = { [Name in keyof typeof factories]: Made<(typeof factories)[Name]> }[keyof typeof factories];
 
-/** Loaded with the first error: it is a third of the files of this package, and workers seldom need it. */
-const createError: typeof createHttpError = ((...args: Parameters<typeof createHttpError>) =>
-  require('http-errors')(...args)) as never;
+let create: typeof createHttpError | undefined;
+
+/** A third of the files of this package. An app loads it when it is set up, a worker with its first error, if ever. */
+export function loadErrors(): typeof createHttpError {
+  create ??= require('http-errors') as typeof createHttpError;
+  return create;
+}
 
 function failure<const Status extends number, const Code extends string, Facts extends object>(
   status: Status,
@@ -35,7 +39,7 @@ function failure<const Status extends number, const Code extends string, Facts e
   message: string,
   facts: Facts,
 ): Failure<Code, Status> & Readonly<Facts> {
-  return createError(status, message, { code, ...facts }) as never;
+  return loadErrors()(status, message, { code, ...facts }) as never;
 }
 
 /** Express's own error handler and `problemDetails` send the header. */
@@ -222,7 +226,7 @@ export function importFailed(file: string, thrown: unknown): unknown {
 export function asError(thrown: unknown): unknown {
   if (typeof thrown === 'object' && thrown !== null) return thrown;
   const what = typeof thrown === 'string' ? JSON.stringify(thrown) : String(thrown);
-  return createError(500, `Something was thrown that is no error: ${what}`, { cause: thrown });
+  return loadErrors()(500, `Something was thrown that is no error: ${what}`, { cause: thrown });
 }
 
 /** True across realms too, where `instanceof` is not: worker threads, `vm` contexts, jest. */

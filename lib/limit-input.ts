@@ -4,7 +4,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { isAnyArrayBuffer, isMap, isSet } from 'node:util/types';
 import type { Request } from 'express';
 import type { HttpError } from 'http-errors';
-import { asError, bodyAlreadyRead, tooLarge, unsupportedCharset } from './errors';
+import { asError, bodyAlreadyRead, loadErrors, tooLarge, unsupportedCharset } from './errors';
 import { checkCall, checkOptions, invalid, parseFunction, parseInteger, parseSize, type Size } from './options';
 import { abandonBody } from './request/connection';
 import { enter, type RequestContext } from './request/context';
@@ -43,6 +43,7 @@ const rejected = channel('express-unblock:reject');
  * `ERR_UNBLOCK_BAD_OPTION`, unless `Content-Length` tells all there is to know.
  */
 export function limitInput(max: Size | ((req: Request) => Size), options: LimitInputOptions = {}) {
+  loadErrors();
   checkCall('limitInput', max, "limitInput('1mb')");
   checkOptions('limitInput', options, ['of', 'json']);
   const fixed = typeof max === 'function' ? undefined : parseSize('limitInput', 'max', max);

@@ -1,7 +1,7 @@
 import { channel } from 'node:diagnostics_channel';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Request } from 'express';
-import { asError, timedOut, uploadTimedOut } from './errors';
+import { asError, loadErrors, timedOut, uploadTimedOut } from './errors';
 import { checkCall, checkOptions, parseChoice, parseFunction, parseTime, type Time } from './options';
 import { abandonBody, awaitsContinue } from './request/connection';
 import { contexts, type Deadline, enter } from './request/context';
@@ -56,6 +56,7 @@ const passed = channel('express-unblock:timeout');
  * body that had not arrived (RFC 9110, sections 15.6.5 and 15.5.9).
  */
 export function timeout(time: Time | ((req: Request) => Time), options: TimeoutOptions = {}) {
+  loadErrors();
   checkCall('timeout', time, "timeout('5s')");
   checkOptions('timeout', options, ['until', 'skip', 'upstream']);
   const fixed = typeof time === 'function' ? undefined : parseTime('timeout', 'time', time);

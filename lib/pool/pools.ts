@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { inBundle } from '../errors';
+import { inBundle, loadErrors } from '../errors';
 import { checkOptions, parseTime, type Time } from '../options';
 import type { Parcel, TaskDefinition } from '../wire';
 import { SCRIPT } from '../worker/current-task';
@@ -83,6 +83,7 @@ export function createPool(options?: PoolOptions): WorkerPool {
 /** Loads workerpool, which apps that offload nothing do without. */
 function makePool(options?: PoolOptions): TaskPool {
   if (!existsSync(SCRIPT)) throw inBundle();
+  loadErrors();
   const { Pool } = require('./pool') as typeof import('./pool');
   return new Pool(options);
 }
