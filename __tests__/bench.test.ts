@@ -36,6 +36,7 @@ const ROWS = {
     'connect-timeout + workerpool',
     'piscina + AbortController',
     'oracle (simulated)',
+    'to decide',
   ],
   watch: ['bare Express', 'watch()', 'one sample, µs', 'memory, MB'],
 };

@@ -5,6 +5,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { start } from './lab/child.mjs';
 import { sendOpenLoop, steady } from './lab/open-loop.mjs';
 import { figure, median, quantile, seeded, spread, sum, summary } from './lab/stats.mjs';
+import { costs } from './simulation/cost.mjs';
 import { oracle } from './simulation/policies.mjs';
 import { arrivalsOf, isPossible, meanWork, SCENARIOS, withHopeless } from './simulation/scenarios.mjs';
 import { simulate } from './simulation/simulate.mjs';
@@ -214,6 +215,11 @@ function report({ loads, results, workers, plan, passes }) {
         table(`Wasted CPU seconds, per second: ${name}`, lines, (runs) => spread(figures.wasted(runs))),
       ]),
       table(`Until ${toldPart}: the median`, hopeless.lines, (runs) => figure(figures.told(runs).value)),
+      {
+        heading: 'What admission costs a call, µs',
+        columns: ['', 'µs'],
+        rows: Object.entries(costs()).map(([what, us]) => [what, figure(us)]),
+      },
       table('/ping beside it, ms: p50 / p99', feasible.lines, (runs) =>
         [figures.p50, figures.p99].map((pick) => figure(pick(runs).value)).join(' / '),
       ),
