@@ -8,7 +8,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { build } from 'esbuild';
 import { startWatched, stopWatched, watchFixture } from './support/watched-app';
 
-jest.setTimeout(60_000);
+jest.setTimeout(90_000);
 afterEach(stopWatched);
 
 const REGISTER = ['--import', 'express-unblock/watch/register'];

@@ -36,7 +36,7 @@ process.on('uncaughtException', (error) => fault(`uncaught: ${error.stack}`));
 process.on('unhandledRejection', (error) => fault(`unhandled: ${error?.stack ?? error}`));
 
 // Its own samples come only with blocks; these are none.
-watch({ threshold: '10s', log: fault });
+watch({ threshold: '10m', log: fault });
 
 const app = express();
 app.use(express.json({ limit: '1mb' }));

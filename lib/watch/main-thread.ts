@@ -200,13 +200,15 @@ export class MainThread {
     }
     this.#wake(now);
     const used = this.#read.cpuMs - before.cpuMs;
-    const report = () => this.#events.onBlock({ ms, cpuMs: used, gcMs: this.#gcMsSince(before.at), samples });
+    const report = () => this.#events.onBlock({ ms, cpuMs: used, gcMs: this.#gcMsBetween(now - gap, now), samples });
     // Node reports garbage collections by immediates of its own, which come first.
     background.runInAsyncScope(setImmediate, undefined, setImmediate, report);
   }
 
-  #gcMsSince(from: number): number {
-    return this.#gcs.reduce((sum, { startTime, duration }) => (startTime < from ? sum : sum + duration), 0);
+  #gcMsBetween(from: number, to: number): number {
+    return this.#gcs.reduce((sum, { startTime, duration }) => {
+      return sum + Math.max(0, Math.min(to, startTime + duration) - Math.max(from, startTime));
+    }, 0);
   }
 
   readonly questions: Questions = {

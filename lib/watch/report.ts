@@ -135,8 +135,9 @@ function lineOf({ route, ms, cpuMs, at, advice }: Blocked, { sample, place }: Fo
   return `express-unblock: ${who} blocked the event loop for ${ms} ms in ${at}${noteOf()}: ${advice}`;
 
   function noteOf(): string {
+    if (place.waits) return '';
     if (gcMs > ms / 2) return ` (garbage collection took ${Math.round(Math.min(gcMs, ms))} ms of it)`;
-    if (cpuMs < ms / 2 && !place.waits) return ` (it had ${cpuMs} ms of CPU time: the machine is busy)`;
+    if (cpuMs < ms / 2) return ` (it had ${cpuMs} ms of CPU time: the machine is busy)`;
     return '';
   }
 }
