@@ -324,7 +324,7 @@ describe('the routes', () => {
 
     const buffer = Buffer.from('A ship left the harbour. Nobody spoke. The harbour was left by a ship.');
     await page.getByLabel('open a file').setInputFiles({ name: 'text.txt', mimeType: 'text/plain', buffer });
-    await page.getByText('70 characters').waitFor();
+    await page.locator('output').getByText('70 characters').waitFor();
     await compare('/offloaded');
     await page.getByRole('listitem').filter({ hasText: 'The harbour was left by a ship.' }).first().waitFor();
     expect(await page.evaluate('document.documentElement.scrollWidth')).toBeLessThanOrEqual(360);
