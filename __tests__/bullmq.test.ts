@@ -237,7 +237,7 @@ describeWithRedis('express-unblock/bullmq', () => {
       );
       app.get(
         '/deadline',
-        timeout(200),
+        timeout(2000),
         tasks.burn.handler(() => [files[0], 10_000]),
       );
       app.get(
