@@ -98,6 +98,47 @@ describe.each(expresses)('the answer after the deadline, on %s', (_, express) =>
     expect(drainListeners).toBe(0);
   });
 
+  it('may be a big stream behind an earlier answer that its client reads slowly', async () => {
+    const [asked, finish] = [gate(), gate()];
+    const app = express();
+    app.get('/first', (_req, res) => void finish.opened.then(() => res.end(Buffer.alloc(2 * BIG, 'x'))));
+    app.get('/slow', timeout(30), hang);
+    app.use((_error: Error, _req: Request, res: Response, _next: NextFunction) => {
+      Readable.from(pieces()).pipe(res.status(504).set('Content-Length', String(BIG)));
+      asked.open();
+    });
+    const connection = await Connection.open((await serve(app)).port);
+    connection.socket.pause();
+    connection.send('GET', '/first');
+    connection.send('GET', '/slow');
+    await asked.opened;
+    finish.open();
+    await sleep(100);
+    connection.socket.resume();
+    expect((await connection.answer()).body).toHaveLength(2 * BIG);
+    const { status, body } = await connection.answer();
+    expect([status, body.length]).toEqual([504, BIG]);
+  });
+
+  it("has the error's status, whatever the handler sets meanwhile", async () => {
+    const acted = gate();
+    const { connection } = await open(
+      async (_error, _req, res, _next) => {
+        await acted.opened;
+        res.send('slow');
+      },
+      (req, res) => {
+        req.deadline.signal.addEventListener('abort', () => {
+          setImmediate(() => {
+            res.status(200).statusMessage = 'Fine';
+            acted.open();
+          });
+        });
+      },
+    );
+    expect(await connection.get('/slow')).toMatchObject({ status: 504, body: 'slow' });
+  });
+
   it('may take longer than a second once it has begun', async () => {
     const { connection } = await open(async (error, _req, res, _next) => {
       res.status(error.status).write('first, ');

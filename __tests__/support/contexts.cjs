@@ -87,10 +87,11 @@ const scripts = {
         process.emit = original;
       };
     };
-    handler = () => {
-      setTimeout(() => {
+    handler = (req) => {
+      const fail = () => {
         throw new Error('late');
-      }, 60);
+      };
+      req.deadline.signal.addEventListener('abort', () => setTimeout(fail, 10));
     };
     const unwrap = wrap();
     const round = async () => {

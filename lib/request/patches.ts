@@ -15,7 +15,7 @@ import { contexts, type RequestContext } from './context';
  * | req.url, baseUrl, params            | routers write them on the way out  | a late handler sees others' paths            |
  * | res.write, end, json, …             | handlers and error handlers share  | a late handler's bytes are in the answer     |
  * |   statusCode, finished, destroyed   |   one `res`                        |                                              |
- * | res.on, assignSocket                | `drain` comes without a context    | an error page stops after the first 16 KiB   |
+ * | res.assignSocket                    | it is called without a context     | a long error page stops behind another answer|
  * | res.writeHead, write, flushHeaders  | headers can be set at any time     | a `Connection` header of the app keeps alive |
  * | socket.destroySoon                  | Node resets with input unread      | the client loses the answer to its upload    |
  * | server.emit                         | a listener cannot stop an event    | requests inside abandoned bodies are served  |
@@ -133,7 +133,7 @@ export interface Reservation {
 
 /** Lets only certain calls through to `res`. @returns false if that is impossible */
 export function reserve(res: ServerResponse, reservation: Reservation): boolean {
-  const { allows, refuse } = reservation;
+  const { allows, refuse, context } = reservation;
   const isReserved = WRITERS.map((name) => {
     const isWrapped = wrap(res, name, (write, args, self) => {
       if (allows()) return write(...args);
@@ -146,7 +146,9 @@ export function reserve(res: ServerResponse, reservation: Reservation): boolean 
     return isWrapped || !ESSENTIAL.includes(name);
   });
   for (const name of ['statusCode', 'statusMessage']) guard(res, name, (value) => value, allows);
-  listenInContext(res, reservation);
+  // Behind an earlier request on its connection, a response is given its socket later, and flushed; each `drain` comes in
+  // the context of the write before it.
+  if (!res.socket) wrap(res, 'assignSocket', (assign, args) => contexts.run(context, assign, ...args));
   // `pipeline()` asks for `closed`, then `destroyed`, and refuses what is: from Node 24 on it leaves the source open.
   let isPipeline = false;
   const get = () => {
@@ -174,29 +176,6 @@ export function showAsOver(
 ): boolean {
   const isOver = () => !allows() && (!res.headersSent || isLate());
   return guard(res, name, (value) => !isOpen() && (value || isOver()));
-}
-
-/** Node tells of `drain` in the context of the socket; who writes on then must be known. */
-function listenInContext(res: ServerResponse, { context, allows }: Reservation): void {
-  for (const name of ['on', 'addListener', 'prependListener']) {
-    wrap(res, name, (listen, [event, listener]) =>
-      listen(event, allows() && typeof listener === 'function' ? inContext(context, res, event, listener) : listener),
-    );
-  }
-  // Behind an earlier request on its connection, a response is given its socket later, and flushed.
-  if (!res.socket) wrap(res, 'assignSocket', (assign, args) => contexts.run(context, assign, ...args));
-}
-
-type Listener = Method & { listener?: Method };
-
-function inContext(context: RequestContext, res: ServerResponse, event: string, listener: Listener): Listener {
-  const bound: Listener = (...args) => {
-    // The wrapper that `once` makes cannot find itself behind this one.
-    if (listener.listener !== undefined) res.removeListener(event, bound);
-    return contexts.run(context, () => listener.apply(res, args));
-  };
-  bound.listener = listener.listener ?? listener;
-  return bound;
 }
 
 /** Tells before an answer begins that may go on for long: by `write` and `flushHeaders`, not by `end`. */
