@@ -17,9 +17,9 @@ describe('docs/proxies.md', () => {
     const reports = await silentService();
     const { client } = await reader.run(page.block('Behind a proxy 1'), { env: { REPORTS_URL: reports.url } });
     expect(await client.get('/health')).toMatchObject({ status: 200, body: 'ok' });
-    const report = client.send('GET', '/report', undefined, { 'x-envoy-expected-rq-timeout-ms': 300 });
+    const report = client.send('GET', '/report', undefined, { 'x-envoy-expected-rq-timeout-ms': 2_000 });
     const { status, body } = await report.answer;
-    expect([status, JSON.parse(body)]).toMatchObject([504, { code: 'ERR_UNBLOCK_TIMEOUT', timeout: 300 }]);
+    expect([status, JSON.parse(body)]).toMatchObject([504, { code: 'ERR_UNBLOCK_TIMEOUT', timeout: 2_000 }]);
     expect(await reports.left).toBe(true);
   });
 
