@@ -108,7 +108,9 @@ function find({ samples }: Block): Found | undefined {
   const placed = ofOne.map((sample) => ({ sample, weight: sample.weight, place: placeOf(sample) }));
   const known = placed.filter(({ place }) => place.known);
   const inOne = heaviest(known.length > 0 ? known : placed, ({ place }) => place.key);
-  const [found] = heaviest(inOne, ({ place }) => place.at);
+  // What answered late may stand behind what it waited for; two that did not are surer of the place.
+  const prompt = inOne.filter(({ sample }) => !sample.late);
+  const [found] = heaviest(prompt.length > 1 ? prompt : inOne, ({ place }) => place.at);
   if (found === undefined) return undefined;
   const { sample, place } = found;
   const agreeing = sample.request === undefined ? inOne : ofOne;
