@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { createReadStream, type ReadStream, statSync } from 'node:fs';
 import { ServerResponse } from 'node:http';
 import { PassThrough, Readable } from 'node:stream';
@@ -387,5 +388,31 @@ describe.each(expresses)('a handler whose deadline has passed, on %s', (_, expre
     const connection = await Connection.open((await serve(app)).port);
     expect((await connection.get('/')).status).toBe(504);
     expect(await copied.opened).toBe(statSync(__filename).size);
+  });
+
+  it.each<[string, number, (source: Readable, res: Response) => unknown]>([
+    ['pipe', 0, (source, res) => source.pipe(res)],
+    ['pipeline', 0, (source, res) => pipeline(source, res).catch(() => {})],
+    ['pipe, after the answer', 50, (source, res) => source.pipe(res)],
+    ['pipeline, after the answer', 50, (source, res) => pipeline(source, res).catch(() => {})],
+  ])('does not read for ever from what reads at once: %s', async (_, after, send) => {
+    const closed = gate<number>();
+    const app = express();
+    app.get('/', timeout(30), async (req, res) => {
+      await abortOf(req.deadline.signal);
+      if (after > 0) await once(res, 'finish');
+      let reads = 0;
+      const source = new Readable({
+        read() {
+          if (++reads > 10_000) this.destroy();
+          else this.push(Buffer.alloc(16_384));
+        },
+      });
+      source.on('close', () => closed.open(reads));
+      send(source, res);
+    });
+    const connection = await Connection.open((await serve(app)).port);
+    expect((await connection.get('/')).status).toBe(504);
+    expect(await closed.opened).toBeLessThan(100);
   });
 });

@@ -215,6 +215,16 @@ describe.each(expresses)('timeout on %s', (_, express) => {
     expect(currentDeadline()).toBeUndefined();
   });
 
+  it('can be given a limit by the handler where it was skipped', async () => {
+    const { app, open } = makeApp();
+    app.get('/', timeout(20, { skip: () => true }), (req) => req.deadline.extend(30));
+    expect(JSON.parse((await (await open()).get('/')).body)).toMatchObject({ timeout: 30 });
+    const beside = makeApp();
+    beside.app.use(timeout(5_000, { until: 'response' }));
+    beside.app.get('/', timeout(20, { skip: () => true }), (req) => req.deadline.extend(30));
+    expect(JSON.parse((await (await beside.open()).get('/')).body)).toMatchObject({ timeout: 30 });
+  });
+
   it('can be extended, shortened and cleared by the handler', async () => {
     const { app, open } = makeApp();
     app.use(timeout(40));

@@ -77,8 +77,9 @@ export function timeout(time: Time | ((req: Request) => Time), options: TimeoutO
     let hasBegun = true;
     try {
       deadline = deadlineOf(req, res);
-      if (!skip?.(req as Request)) {
-        limit = new Limit(deadline, req, res, next, until);
+      limit = new Limit(deadline, req, res, next, until);
+      if (skip?.(req as Request)) deadline.offer(limit);
+      else {
         const time = limitOf(req as Request);
         if (upstream) hasBegun = startWithin(deadline, req, limit, time);
         else deadline.start(limit, time);

@@ -15,8 +15,8 @@ export interface Deadline {
   /** Milliseconds left; 0 once expired, `Infinity` when there is no limit, it was cleared or the request is over. */
   remaining(): number;
   /**
-   * Moves the deadline that a `timeout()` has set to `time` from now. Does nothing without one, and once it has passed
-   * or the response is over.
+   * Moves the deadline to `time` from now, also where a `timeout()` was skipped or the limit was cleared. Does nothing
+   * where the request has passed no `timeout()`, once the deadline has passed, and once the response is over.
    */
   extend(time: Time): void;
   /**

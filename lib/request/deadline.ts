@@ -162,6 +162,11 @@ export class RequestDeadline implements Deadline {
     return now - this.#toldAt < TOLD_MS;
   }
 
+  /** What passes when a request that was given no limit is given one by its handler. */
+  offer(expiry: Expiry): void {
+    if (!this.#isOver) this.#expiry ??= expiry;
+  }
+
   /** @param limit what the error tells, where part of it was over before the request came in */
   start(expiry: Expiry, left: number, limit = left): void {
     if (this.#isOver) return;

@@ -132,11 +132,14 @@ function tellClosed(res: ServerResponse, deadline: RequestDeadline): void {
   }
 }
 
-/** Nobody would ever close a file that is piped into a response that takes nothing. */
+/**
+ * Nobody would ever close a file that is piped into a response that takes nothing. Until the source has begun to flow,
+ * it stays piped: `write()` tells it to wait, without which one that reads synchronously would never stop.
+ */
 function endPipe(source: NodeJS.ReadableStream, res: ServerResponse, refuse: (method: string) => unknown): void {
-  refuse('write');
-  source.unpipe(res);
   process.nextTick(() => {
+    refuse('write');
+    source.unpipe(res);
     const isRead = source.listenerCount('data') > 0 || source.listenerCount('readable') > 0;
     if (!isRead) (source as Partial<NodeJS.ReadableStream & { destroy(): void }>).destroy?.();
   });
