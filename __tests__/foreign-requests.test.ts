@@ -263,6 +263,14 @@ describe('a request without a server', () => {
     return [req, new http.ServerResponse(req)] as [http.IncomingMessage, http.ServerResponse];
   }
 
+  it('may have no headers, and is told what its response lacks', () => {
+    const handed: unknown[] = [];
+    const next = (error: unknown) => handed.push((error as { code?: string } | undefined)?.code);
+    limitInput(10)({} as http.IncomingMessage, {} as http.ServerResponse, next);
+    timeout(10)({} as http.IncomingMessage, {} as http.ServerResponse, next);
+    expect(handed).toEqual([undefined, 'ERR_UNBLOCK_BAD_OPTION']);
+  });
+
   describe.each([
     ['a bare mock', bare],
     ['node-mocks-http', mocked],

@@ -100,8 +100,7 @@ export function aSizeIsTakenOfTheArguments() {
   offload((text: string) => text, { size: (count: number) => count });
   // @ts-expect-error
   offload((text: string) => text, { admission: 'on' });
-  const [figures] = createPool().stats().functions;
-  expectType<AdmissionStats | undefined>()(figures);
+  for (const figures of createPool().stats().functions) expectType<AdmissionStats>()(figures);
 }
 
 export function aTaskMayUseThis() {

@@ -55,6 +55,21 @@ describe('what is told', () => {
     ]);
   });
 
+  test.each<[string, () => unknown]>([
+    [
+      'throws',
+      () => {
+        throw new Error('disk full');
+      },
+    ],
+    ['rejects', () => Promise.reject(new Error('disk full'))],
+  ])('a log that %s ends in a warning, and the watch goes on', async (_, log) => {
+    const warned = new Promise((resolve) => jest.spyOn(process, 'emitWarning').mockImplementationOnce(resolve));
+    reporter = new Reporter(log as () => void, THRESHOLD_MS);
+    reporter.onBlock(block({ ms: 200 }));
+    expect(await warned).toBe('The log of watch() failed: Error: disk full');
+  });
+
   test('the channel has every block', () => {
     const { all } = messagesOn('express-unblock:blocked');
     for (const ms of [200, 900.4]) reporter.onBlock(block({ ms, cpuMs: 180 }));

@@ -84,8 +84,9 @@ export function limitInput(max: Size | ((req: Request) => Size), options: LimitI
       exitOf(req, res, next)(asError(error) as Failing);
       return;
     }
-    const chunked = req.headers['transfer-encoding'] !== undefined;
-    const expected = chunked ? 0 : Number(req.headers['content-length'] ?? 0);
+    const { headers = {} } = req; // A mock may have none.
+    const chunked = headers['transfer-encoding'] !== undefined;
+    const expected = chunked ? 0 : Number(headers['content-length'] ?? 0);
     if (expected > limit) {
       refuseUnread(req, res, tooLarge({ limit, expected, measure: 'bytes' }), next, expected);
       return;
@@ -108,7 +109,7 @@ function parseShape(json: JsonLimits): JsonLimits {
 }
 
 /** Compressed JSON shows its shape only to the parser, which has limits of its own. */
-function isPlainJson({ headers }: IncomingMessage): boolean {
+function isPlainJson({ headers = {} }: IncomingMessage): boolean {
   const encoding = headers['content-encoding'] || 'identity';
   return encoding.toLowerCase() === 'identity' && /^[^;]*[/+]json\s*(;|$)/i.test(headers['content-type'] ?? '');
 }

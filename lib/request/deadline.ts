@@ -41,6 +41,7 @@ export function isUpgrade(req: IncomingMessage): boolean {
 
 function makeDeadline(req: IncomingMessage, res: ServerResponse): RequestDeadline {
   checkVersion(req);
+  if (typeof res.on !== 'function') throw badOption('express-unblock: res must tell of its end: it has no method on()');
   const deadline = new RequestDeadline(req, res);
   try {
     (req as { deadline?: unknown }).deadline = deadline;

@@ -38,7 +38,14 @@ export class Reporter {
   readonly #told = new Map<string, Told>();
 
   constructor(log: (line: string) => void, threshold: number) {
-    this.#log = log;
+    // Lines are logged by a timer, where nobody could catch what a logger throws.
+    this.#log = async (line) => {
+      try {
+        await log(line);
+      } catch (cause) {
+        process.emitWarning(`The log of watch() failed: ${String(cause)}`);
+      }
+    };
     this.#threshold = threshold;
   }
 
