@@ -5,10 +5,10 @@ import path from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { closePools, offload } from 'express-unblock';
 import { type ConnectPoolOptions, connectPool } from 'express-unblock/bullmq';
-import { describeWithRedis, end, linesOf, outcomeOf, startProcess, TestRedis, tasksUrl, Wire } from './support/redis';
-import { childrenOf, runNode, until, untilGone } from './support/workers';
+import { describeWithRedis, end, linesOf, outcomeOf, startProcess, TestRedis, tasksUrl, Wire } from '../support/redis';
+import { childrenOf, runNode, until, untilGone } from '../support/workers';
 
-type Tasks = typeof import('./bullmq-fixtures/tasks.mjs');
+type Tasks = typeof import('../bullmq-fixtures/tasks.mjs');
 
 jest.setTimeout(60_000);
 

@@ -3,10 +3,10 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { describeWithRedis } from './support/redis';
+import { describeWithRedis } from '../support/redis';
 
 const run = promisify(execFile);
-const RUNNER = path.join(__dirname, '..', 'benchmarks', 'run.mjs');
+const RUNNER = path.join(__dirname, '..', '..', 'benchmarks', 'run.mjs');
 
 const ROWS = {
   timeout: [

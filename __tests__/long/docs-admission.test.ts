@@ -1,4 +1,4 @@
-import { deadLinks, Page, ReadersFolder } from './support/markdown';
+import { deadLinks, Page, ReadersFolder } from '../support/markdown';
 
 jest.setTimeout(60_000);
 

@@ -8,7 +8,7 @@ import { type Browser, chromium, type Page } from 'playwright-core';
 
 jest.setTimeout(180_000);
 
-const SERVER = path.join(__dirname, '..', 'examples', 'demo', 'server.mjs');
+const SERVER = path.join(__dirname, '..', '..', 'examples', 'demo', 'server.mjs');
 const CHROMIUM = [
   process.env.CHROMIUM,
   '/usr/bin/chromium',
@@ -258,8 +258,15 @@ describe('the routes', () => {
     const buffer = Buffer.alloc(1_000_000, 'The tide came in late, and nobody saw it. ');
     await page.getByLabel('open a file').setInputFiles({ name: 'text.txt', mimeType: 'text/plain', buffer });
     await note.getByText('yours has 1,000,000').waitFor();
-    await compare('/limited', '1 second');
-    await outcome('413');
+    // On a machine that is busy, run times vary, and it takes more of them until the server is sure.
+    const answered = rows()
+      .first()
+      .and(page.locator('[data-outcome="413"], [data-outcome="503"], [data-outcome="504"]'));
+    for (let tries = 0, outcome: string | null = ''; outcome !== '413' && tries < 20; tries++) {
+      await compare('/limited', '1 second');
+      await answered.waitFor();
+      outcome = await rows().first().getAttribute('data-outcome');
+    }
     await rows().first().getByText('Too large: 1,000,000 characters would take longer than').waitFor();
     await page.locator('#forecast circle.refused').waitFor();
 

@@ -1,4 +1,4 @@
-import { deadLinks, Page, ReadersFolder, silentService } from './support/markdown';
+import { deadLinks, Page, ReadersFolder, silentService } from '../support/markdown';
 
 const page = new Page('docs/proxies.md');
 let reader: ReadersFolder;

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import path from 'node:path';
 import { text } from 'node:stream/consumers';
 
-const LABORATORY = path.join(__dirname, '..', 'benchmarks', 'chaos', 'run.mjs');
+const LABORATORY = path.join(__dirname, '..', '..', 'benchmarks', 'chaos', 'run.mjs');
 
 async function chaos(...args: string[]) {
   const child = spawn(process.execPath, [LABORATORY, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });

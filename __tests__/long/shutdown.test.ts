@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
-import { deadLinks, Page, ReadersFolder } from './support/markdown';
-import { until, untilGone } from './support/workers';
+import { deadLinks, Page, ReadersFolder } from '../support/markdown';
+import { until, untilGone } from '../support/workers';
 
 const page = new Page('docs/shutdown.md');
 let reader: ReadersFolder;

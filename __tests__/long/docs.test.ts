@@ -8,8 +8,8 @@ import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 import { transformSync } from '@swc/core';
 import { WebSocket } from 'ws';
-import { deadLinks, Page, ReadersFolder, ROOT } from './support/markdown';
-import { describeWithRedis, TestRedis } from './support/redis';
+import { deadLinks, Page, ReadersFolder, ROOT } from '../support/markdown';
+import { describeWithRedis, TestRedis } from '../support/redis';
 
 jest.setTimeout(60_000);
 
@@ -85,32 +85,9 @@ type Promised =
 
 const promises: Record<string, Record<string, Promised>> = {
   'admission.md': {
-    async 'Refusing what will not be done in time 1'(run) {
-      const { client } = await run();
-      const words = (count: number) => Array.from({ length: count }, (_, n) => `word ${n % 10}`);
-      // On a busy machine, run times vary, and it takes more of them to be sure.
-      const tries: { status: number | undefined; body: string }[] = [];
-      while (tries.at(-1)?.status !== 413 && tries.length < 10) {
-        for (let n = 0; n < 20; n++) expect((await client.post('/similar', words(300 + 50 * n))).status).toBe(200);
-        tries.push(await client.post('/similar', words(40_000)));
-      }
-      const { status, body = '' } = tries.at(-1) ?? {};
-      expect(status).toBe(413);
-      expect(JSON.parse(body)).toMatchObject({ code: 'ERR_UNBLOCK_TOO_SLOW', limit: expect.any(Number) });
-    },
-
-    async "Begin with 'observe' 1"(run) {
-      const { client } = await run();
-      expect((await client.post('/words', 'three short words')).body).toBe('3');
-      const [counted] = JSON.parse((await client.get('/admission')).body);
-      expect(counted).toMatchObject({ runs: 1, wouldRefuse: { calls: 0, inTime: 0 } });
-    },
-
-    async 'Before anything is read 1'(run) {
-      const { client } = await run({ beside: 'app.use(problemDetails());' });
-      expect((await client.post('/lines', 'one\ntwo')).body).toBe('2');
-      expect((await client.post('/lines', 'x'.repeat(5_000_001))).status).toBe(413);
-    },
+    'Refusing what will not be done in time 1': { runIn: 'docs-admission.test.ts' },
+    "Begin with 'observe' 1": { runIn: 'docs-admission.test.ts' },
+    'Before anything is read 1': { runIn: 'docs-admission.test.ts' },
   },
 
   'recipes.md': {
@@ -306,10 +283,14 @@ const promises: Record<string, Record<string, Promised>> = {
   'tool-chains.md': {
     async 'Vitest 1'(run) {
       reader.write('tasks.ts', 'export const double = (n: number): number => n * 2;');
-      const started = run({ beside: "app.get('/', tasks.double.handler(() => [21]));" });
-      if ((process.features as { typescript?: unknown }).typescript)
-        expect((await (await started).client.get('/')).body).toBe('42');
-      else await expect(started).rejects.toThrow(/tasks\.ts.*execArgv/s);
+      if ((process.features as { typescript?: unknown }).typescript) {
+        const { client } = await run({ beside: "app.get('/', tasks.double.handler(() => [21]));" });
+        expect((await client.get('/')).body).toBe('42');
+        return;
+      }
+      const { code } = blockOf('tool-chains.md', 'Vitest 1');
+      const program = `import { offload } from 'express-unblock'; ${code.replace(/<.*?>(?=\()/, '')}`;
+      await expect(outputOf(reader.write('refused.js', program))).rejects.toThrow(/tasks\.ts.*execArgv/s);
     },
     async 'Jest 1'(run) {
       const { client } = await run({ beside: "app.get('/', sum.handler(() => [[1, 2]]));" });

@@ -1,8 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import path from 'node:path';
 import sharp from 'sharp';
-import { type AppProcess, Client, startApp } from './support/app-process';
-import { ROOT } from './support/markdown';
+import { type AppProcess, Client, startApp } from '../support/app-process';
+import { ROOT } from '../support/markdown';
 
 jest.setTimeout(60_000);
 
@@ -13,7 +13,7 @@ let other: Client;
 /** Each describe runs one example, as its users do, and ends it as their platform does. */
 function running(example: string, ending: number | NodeJS.Signals = 0) {
   beforeEach(async () => {
-    app = await startApp(path.join(__dirname, '..', 'examples', example));
+    app = await startApp(path.join(__dirname, '..', '..', 'examples', example));
     client = new Client(app.url);
     other = new Client(app.url);
   });

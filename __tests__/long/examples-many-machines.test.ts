@@ -1,6 +1,6 @@
 import path from 'node:path';
-import { type AppProcess, Client, startApp } from './support/app-process';
-import { describeWithRedis } from './support/redis';
+import { type AppProcess, Client, startApp } from '../support/app-process';
+import { describeWithRedis } from '../support/redis';
 
 jest.setTimeout(60_000);
 
@@ -9,7 +9,7 @@ describeWithRedis('examples/many-machines/start.mjs', () => {
   let clients: Client[];
 
   beforeAll(async () => {
-    app = await startApp(path.join(__dirname, '..', 'examples', 'many-machines', 'start.mjs'));
+    app = await startApp(path.join(__dirname, '..', '..', 'examples', 'many-machines', 'start.mjs'));
     clients = Array.from({ length: 8 }, () => new Client(app.url));
   });
 
