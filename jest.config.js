@@ -3,8 +3,8 @@ module.exports = {
   testEnvironment: 'node',
   // The tests start processes of their own, and Jest takes one of those that runs out of memory for its own.
   maxWorkers: 1,
-  testMatch: ['**/__tests__/**/*.test.ts'],
-  testPathIgnorePatterns: ['/node_modules/', '/__tests__/long/'],
+  // What takes long lies in a folder of its own, for `npm run test:long`.
+  testMatch: ['**/__tests__/*.test.ts'],
   transform: {
     '\\.ts$': [
       '@swc/jest',
