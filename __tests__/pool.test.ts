@@ -1,5 +1,6 @@
 import type { ChildProcess } from 'node:child_process';
 import { availableParallelism } from 'node:os';
+import { setTimeout as wait } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { closePools, createPool, offload, type PoolOptions } from 'express-unblock';
@@ -359,6 +360,17 @@ describe('a worker that cannot start', () => {
       cause: { message: expect.stringMatching(cause) },
     });
   });
+
+  it('is told to whoever asks again, also while the pause after the last try ends', async () => {
+    // The pause takes a second, a start that fails about a tenth of it.
+    const askAfter = async (ms: number) => {
+      await using tasks = poolOf({ workers: 1, execArgv: ['--no-such-flag'] });
+      await tasks.echo(1).catch(() => {});
+      await wait(ms);
+      await expect(tasks.pool.ready()).rejects.toMatchObject({ code: 'ERR_UNBLOCK_WORKER_DIED' });
+    };
+    await Promise.all(Array.from({ length: 20 }, (_, n) => askAfter(800 + 10 * n)));
+  }, 20_000);
 
   it('because it is killed before it is ready is replaced, and the waiting call just works', async () => {
     await using tasks = poolOf({ workers: 1 });

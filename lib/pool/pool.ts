@@ -285,7 +285,8 @@ export class Pool implements TaskPool {
     this.#failedStart = failed;
     failed.cause ??= await whyNotReady(this.#settings.worker, death);
     setTimeout(() => {
-      this.#failedStart = undefined;
+      // Whoever asked for another try has begun it already.
+      if (this.#failedStart === failed) this.#failedStart = undefined;
       this.#dispatch();
     }, RETRY_MS).unref();
     this.#dispatch();
