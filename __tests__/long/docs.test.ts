@@ -400,3 +400,15 @@ test('every error code has its section', () => {
   );
   expect(sections.sort()).toEqual(rows.sort());
 });
+
+test('every figure in the README is one of those measured', () => {
+  const { text } = new Page('README.md');
+  const rows = [...text.matchAll(/^\| (.*) \| (.*) \| (.*) \| \[[\w-]+\]\((benchmarks.*?)\).*\|$/gm)];
+  expect(rows.length).toBeGreaterThanOrEqual(5);
+  for (const [, what, ours, others, file = ''] of rows) {
+    const measured: string[] = new Page(file).text.match(/\d[\d,.]*%?/g) ?? [];
+    const figures: string[] = `${ours} ${others}`.replace(/p99/g, '').match(/\d[\d,.]*\d%?|\d+%?/g) ?? [];
+    expect(figures.length).toBeGreaterThan(2);
+    expect([what, figures.filter((figure) => !measured.includes(figure))]).toEqual([what, []]);
+  }
+});
