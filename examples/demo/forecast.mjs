@@ -38,12 +38,12 @@ export function createForecast({ compare, events }) {
       };
     },
 
-    /** Compares longer and longer parts of a text, where too little is known to go by. */
+    /** Compares longer and longer parts of a text, where too little is known to go by: half of it fades in a minute. */
     async learnFrom(text) {
       if (isLearning || compare.manages('1s') !== undefined) return;
       isLearning = true;
       try {
-        for (let size = 4000; size < 120_000; size = Math.round(size * 1.24)) {
+        for (let size = 2000; size < 120_000; size = Math.round(size * 1.18)) {
           await compare(text.slice(0, size));
           if (runs.at(-1).runMs > LONG_MS) return;
         }
