@@ -15,8 +15,11 @@ import { CELLS, GATE, orderIn } from './cells';
 const { parent, shared, ledger } = workerData as { parent: number; shared: SharedArrayBuffer; ledger?: number };
 const LOOK_EVERY_MS = 100;
 const FIRST_REPEAT_MS = 4;
-/** More than one, so that the watcher stays up when a signal ends the innermost. */
-const NESTED = 3;
+/**
+ * A signal ends the innermost, and one that finds none ends the process. While tasks follow each other closely, the
+ * keeper may find no time to enter anew for several signals.
+ */
+const NESTED = 24;
 
 const cells = new Int32Array(shared);
 const script = new Script('__unblock()');
