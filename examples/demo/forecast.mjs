@@ -46,9 +46,12 @@ export function createForecast({ compare, events }) {
       if (isLearning || compare.manages('1s') !== undefined) return;
       isLearning = true;
       try {
-        for (let size = 40_000; size < 120_000; size = Math.round(size * 1.06)) {
-          await compare(text.slice(0, size));
-          if (runs.at(-1).runMs > LONG_MS) return;
+        // Where run times have changed since, as on a machine that was busy, once is not enough.
+        for (let tries = 0; tries < 4 && compare.manages('1s') === undefined; tries++) {
+          for (let size = 40_000, ms = 0; size < 120_000 && ms < LONG_MS; size = Math.round(size * 1.06)) {
+            await compare(text.slice(0, size));
+            ms = runs.at(-1).runMs;
+          }
         }
       } catch (error) {
         // Somebody else keeps the workers busy, or the server is about to end.
