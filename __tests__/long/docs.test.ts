@@ -240,7 +240,7 @@ const promises: Record<string, Record<string, Promised>> = {
       const { client } = await run();
       expect((await client.get('/live')).status).toBe(200);
       expect((await client.get('/ready')).status).toBe(204);
-      expect((await client.get('/work/3')).body).toBe('9');
+      expect((await client.get('/squares/3')).body).toBe('9');
     },
   },
 
