@@ -22,7 +22,7 @@ it(`interrupts 99 of 100 first calls in new workers, and the next call is done w
   );
   for (const { kind, after, backAfter } of killed)
     console.log(`killed: ${kind} after ${after} ms, ${backAfter.toFixed(0)} ms`);
-  // An interrupt takes three threads that have to be woken: on a crowded machine the 100 ms may be over before.
-  expect(killed.length).toBeLessThanOrEqual(WORKERS * (process.env.QUIET ? 0.01 : 0.1));
+  expect(killed.length).toBeLessThanOrEqual(WORKERS * 0.01);
+  // Three threads have to be woken, which takes longer on a crowded machine.
   if (process.env.QUIET) expect(p99).toBeLessThan(10);
 }, 600_000);

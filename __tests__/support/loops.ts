@@ -69,8 +69,12 @@ export interface Aborted {
   readonly backAfter: number;
 }
 
-/** Gives up one of the first calls of a new worker after so long, and runs another. */
-export async function abortInFreshWorker(loop: () => unknown, after: number): Promise<Aborted> {
+/** Gives up one of the first calls of a new worker after so long, does something more, and runs another. */
+export async function abortInFreshWorker(
+  loop: () => unknown,
+  after: number,
+  andThen: (pid: number) => void = () => {},
+): Promise<Aborted> {
   await using pool = createPool({ workers: 1 });
   const pidOf = offload(() => process.pid, { pool });
   const spin = offload(loop, { pool });
@@ -83,6 +87,7 @@ export async function abortInFreshWorker(loop: () => unknown, after: number): Pr
   await new Promise((resolve) => setTimeout(resolve, after));
   const abortedAt = performance.now();
   stop.abort();
+  andThen(before);
   const pid = await pidOf();
   const backAfter = performance.now() - abortedAt;
   const error = await call;

@@ -29,6 +29,9 @@ export function startKeeper(parent: number, ledger: number | undefined): void {
   keeper.unref();
 }
 
+/** How many signals a first call's end may meet, and live. */
+const NESTED = 8;
+
 /**
  * Runs JavaScript so that a SIGINT ends it, wherever it is, and the process lives on: Node's `breakOnSigint`.
  *
@@ -36,10 +39,12 @@ export function startKeeper(parent: number, ledger: number | undefined): void {
  * @throws whatever `fn` throws, or the error of Node when interrupted, which `wasInterrupted` recognises
  */
 export function interruptible<T>(call: number, fn: () => T, careful: boolean): T {
-  passGate();
+  return isKept() ? enter(call, fn, careful) : sheltered(call, () => enter(call, fn, careful));
+}
+
+function enter<T>(call: number, fn: () => T, careful: boolean): T {
   let begun = false;
-  entered = () => {
-    hideInterruptListeners(false);
+  const begin = () => {
     const entry = announce(call);
     // The parent's signal may have come before this, and the keeper, which would repeat it, is not there.
     if (!isKept() && orders !== undefined && orderIn(orders) === call) throw INTERRUPTED;
@@ -47,23 +52,71 @@ export function interruptible<T>(call: number, fn: () => T, careful: boolean): T
     begun = true;
     return fn();
   };
-  try {
-    for (;;) {
-      try {
-        hideInterruptListeners(isKept());
-        return script.runInThisContext({ breakOnSigint: true, displayErrors: false }) as T;
-      } catch (error) {
-        if (begun || !wasInterrupted(error) || error === INTERRUPTED) throw error;
-        // One for an earlier call, or else for this one.
-        if (Atomics.load(cells, CELLS.interrupted) === call) throw error;
-      } finally {
-        Atomics.store(cells, CELLS.entry, 0);
-        Atomics.notify(cells, CELLS.entry);
-      }
+  for (;;) {
+    passGate();
+    try {
+      return runScript(begin);
+    } catch (error) {
+      if (begun || !wasInterrupted(error) || error === INTERRUPTED) throw error;
+      // One for an earlier call, or else for this one.
+      if (Atomics.load(cells, CELLS.interrupted) === call) throw error;
+    } finally {
+      leave();
     }
-  } finally {
-    Atomics.store(cells, CELLS.gate, GATE.free);
   }
+}
+
+/**
+ * A signal that finds no script ends the process, and the keeper, which comes up while the first call runs, has none
+ * behind it: the signals that it repeats, and those that come from elsewhere, find these.
+ */
+function sheltered<T>(call: number, fn: () => T): T {
+  let settle = (): T => {
+    throw INTERRUPTED;
+  };
+  const nest = (left: number): void => {
+    if (left > 0) {
+      try {
+        runScript(() => nest(left - 1));
+      } catch {
+        // It has taken a signal.
+      }
+      leaveToKeeper(call);
+      return;
+    }
+    try {
+      const value = fn();
+      settle = () => value;
+    } catch (error) {
+      settle = () => {
+        throw error;
+      };
+    }
+  };
+  nest(NESTED);
+  return settle();
+}
+
+/** Where the keeper may be about to send another signal, it is waited for until it takes that itself. */
+function leaveToKeeper(call: number): void {
+  leave(); // What has taken a signal may not have come as far as that.
+  if (Atomics.load(cells, CELLS.interrupted) === call) Atomics.wait(cells, CELLS.inside, 0);
+}
+
+function runScript<T>(fn: () => T): T {
+  entered = () => {
+    hideInterruptListeners(false);
+    return fn();
+  };
+  hideInterruptListeners(isKept());
+  return script.runInThisContext({ breakOnSigint: true, displayErrors: false }) as T;
+}
+
+/** The gate first: the keeper, which wakes at the end of an entry, then enters at once. */
+function leave(): void {
+  Atomics.compareExchange(cells, CELLS.gate, GATE.task, GATE.free);
+  Atomics.store(cells, CELLS.entry, 0);
+  Atomics.notify(cells, CELLS.entry);
 }
 
 function passGate(): void {

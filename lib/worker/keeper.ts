@@ -32,10 +32,11 @@ Object.assign(globalThis, { __unblock: () => body() });
 function stay(): never {
   openGate();
   for (;;) {
+    const entry = Atomics.load(cells, CELLS.entry); // Before the gate, which is opened before this changes.
     const mayEnter =
       inside < NESTED && Atomics.compareExchange(cells, CELLS.gate, GATE.free, GATE.keeper) === GATE.free;
     if (mayEnter) enter();
-    else watch(Atomics.load(cells, CELLS.entry));
+    else watch(entry);
   }
 }
 
@@ -44,6 +45,7 @@ function enter(): void {
   const outside = inside;
   try {
     Atomics.store(cells, CELLS.inside, ++inside);
+    Atomics.notify(cells, CELLS.inside);
     run(stay);
   } catch {
     inside = outside;
