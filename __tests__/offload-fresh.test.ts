@@ -1,4 +1,5 @@
-import { abortInFreshWorker, LOOPS, OVERLOOKED } from './support/loops';
+import { createPool } from 'express-unblock';
+import { abortIn, abortInFreshWorker, LOOPS, OVERLOOKED } from './support/loops';
 
 jest.setTimeout(60_000);
 
@@ -30,5 +31,14 @@ describe('a call given up in a worker that has only just come up', () => {
     const all = [];
     for (const ms of after) all.push(await abortInFreshWorker(LOOPS.arithmetic as () => unknown, ms, burst));
     expect(all.filter(({ isKept }) => isKept).length).toBeGreaterThanOrEqual(all.length - 1);
+  });
+
+  it('leaves a worker that can be interrupted again and again', async () => {
+    const all = [];
+    for (let n = 0; n < 5; n++) {
+      await using pool = createPool({ workers: 1 });
+      for (let m = 0; m < 4; m++) all.push(await abortIn(pool, LOOPS.arithmetic as () => unknown, 20));
+    }
+    expect(all.filter(({ isKept }) => !isKept).length).toBeLessThanOrEqual(1);
   });
 });

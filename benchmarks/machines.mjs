@@ -1,7 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { RedisServer } from './chaos/machines/processes.mjs';
@@ -20,7 +18,7 @@ export async function measure({ quick, progress }) {
   const rounds = quick ? 2 : 10;
   const count = quick ? 20 : 100;
   const directory = mkdtempSync(path.join(os.tmpdir(), 'bench-redis-'));
-  const redis = new RedisServer(await freePort(), directory, false);
+  const redis = new RedisServer(directory, false);
   const sides = [];
   const measured = CONTENDERS.map(() => ({ noop: [], payload: [], perSecond: [], reclaims: [] }));
   try {
@@ -82,11 +80,3 @@ const panel = (title, rows, pick) => ({
   title,
   rows: rows.map((row) => ({ name: row.name, ours: row.ours, ...summary(pick(row)) })),
 });
-
-async function freePort() {
-  const server = net.createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address();
-  server.close();
-  return port;
-}

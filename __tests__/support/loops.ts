@@ -1,4 +1,4 @@
-import { createPool, offload } from 'express-unblock';
+import { createPool, offload, type WorkerPool } from 'express-unblock';
 
 /** Loops that never end, of every kind. Their texts are compiled in a worker. */
 export const LOOPS: Record<string, () => unknown> = {
@@ -73,15 +73,23 @@ export interface Aborted {
 export async function abortInFreshWorker(
   loop: () => unknown,
   after: number,
-  andThen: (pid: number) => void = () => {},
+  andThen?: (pid: number) => void,
 ): Promise<Aborted> {
   await using pool = createPool({ workers: 1 });
-  const pidOf = offload(() => process.pid, { pool });
-  const spin = offload(loop, { pool });
   await pool.ready();
+  return await abortIn(pool, loop, after, andThen); // Before the pool is closed.
+}
+
+export async function abortIn(
+  pool: WorkerPool,
+  loop: () => unknown,
+  after: number,
+  andThen: (pid: number) => void = () => {},
+): Promise<Aborted> {
+  const pidOf = offload(() => process.pid, { pool });
   const before = await pidOf();
   const stop = new AbortController();
-  const call = spin
+  const call = offload(loop, { pool })
     .with({ signal: stop.signal })()
     .catch((error) => error);
   await new Promise((resolve) => setTimeout(resolve, after));

@@ -4,6 +4,7 @@ import { badOption, notSerializable, poolClosed, queueFull, tooLarge, unreachabl
 import { checkOptions, invalid, parseInteger, parseSize, type Size } from '../options';
 import { backlog } from '../pool/admission';
 import { Call, type CallLimits, type Ending, type Task } from '../pool/call';
+import { Condition } from '../pool/condition';
 import {
   addPool,
   type CloseOptions,
@@ -95,7 +96,7 @@ class RemotePool implements TaskPool {
   readonly #toTakeBack = new Map<string, unknown>();
   readonly #work = new Set<Promise<void>>();
   readonly #calls = new CallStats();
-  readonly #watchers = new Set<() => void>();
+  readonly #state = new Condition(SIGN_MS);
   #demoting: NodeJS.Timeout | undefined;
   #isLooking = false;
   #beatAt = 0;
@@ -176,7 +177,7 @@ class RemotePool implements TaskPool {
     const since = performance.now();
     const { link } = this.#far;
     const isLate = () => performance.now() - since > (link.isOpen ? SERVICE_START_MS : REDIS_START_MS);
-    await this.#until(() => this.#closing !== undefined || this.#services.workers > 0 || isLate());
+    await this.#state.until(() => this.#closing !== undefined || this.#services.workers > 0 || isLate());
     if (this.#closing !== undefined) throw poolClosed();
     if (this.#services.workers === 0) throw unreachable(1, link.isOpen ? undefined : link.failure);
   }
@@ -200,7 +201,7 @@ class RemotePool implements TaskPool {
     const patience = setTimeout(() => {
       for (const { call } of this.#entries.values()) call.giveUp(poolClosed(), 'refused');
     }, grace);
-    await this.#until(() => this.#entries.size === 0);
+    await this.#state.until(() => this.#entries.size === 0);
     clearTimeout(patience);
     removePool(this);
     if (this.#far === undefined) return;
@@ -216,24 +217,11 @@ class RemotePool implements TaskPool {
     disconnect();
   }
 
-  /** Connections keep no process alive, but somebody who waits for them does. */
-  async #until(condition: () => boolean): Promise<void> {
-    const waiting = setInterval(() => this.#changed(), SIGN_MS);
-    while (!condition()) await new Promise<void>((resolve) => this.#watchers.add(resolve));
-    clearInterval(waiting);
-  }
-
-  #changed(): void {
-    const watchers = [...this.#watchers];
-    this.#watchers.clear();
-    for (const watcher of watchers) watcher();
-  }
-
   #onSettled(entry: Entry): void {
     this.#entries.delete(entry.id);
     entry.unlisten();
     this.#calls.add(entry.call.ending as Ending, entry.call);
-    if (this.#entries.size === 0) this.#changed();
+    if (this.#entries.size === 0) this.#state.changed();
   }
 
   #track(work: Promise<void>): void {
@@ -400,7 +388,7 @@ class RemotePool implements TaskPool {
       })
       .finally(() => {
         this.#isLooking = false;
-        this.#changed();
+        this.#state.changed();
       });
   }
 

@@ -4,6 +4,7 @@ import type { Parcel } from '../wire';
 import { currentTask } from '../worker/current-task';
 import { backlog } from './admission';
 import { Call, type CallLimits, type Ending, type Task } from './call';
+import { Condition } from './condition';
 import { checkReadable } from './inherited';
 import { type PoolOptions, type PoolSettings, parsePoolOptions } from './options';
 import { addPool, type CloseOptions, parseGrace, removePool, type TaskPool, type TaskSource } from './pools';
@@ -29,7 +30,7 @@ export class Pool implements TaskPool {
   readonly #queue = new DeadlineQueue<Call>();
   readonly #unsettled = new Set<Call>();
   readonly #calls = new CallStats();
-  readonly #watchers = new Set<() => void>();
+  readonly #state = new Condition();
   /** While there is one, no worker is started. Its cause is not known at once. */
   #failedStart: { readonly death: Death; cause: unknown } | undefined;
   /** How many in a row were killed before they were ready. */
@@ -78,7 +79,7 @@ export class Pool implements TaskPool {
     }
     const isUp = () => this.#alive - this.#count('starting') >= wanted;
     const failed = () => (this.#alive < wanted ? this.#hopeless : undefined);
-    await this.#until(() => isUp() || failed() !== undefined || this.#closing !== undefined);
+    await this.#state.until(() => isUp() || failed() !== undefined || this.#closing !== undefined);
     if (this.#closing !== undefined) throw poolClosed();
     const { death, cause } = failed() ?? {};
     if (death !== undefined) throw workerNotStarted(death, cause);
@@ -110,37 +111,24 @@ export class Pool implements TaskPool {
       for (const call of this.#unsettled) call.giveUp(poolClosed(), 'refused');
       for (const worker of this.#all) worker.kill();
     }, grace);
-    await this.#until(() => this.#unsettled.size === 0);
+    await this.#state.until(() => this.#unsettled.size === 0);
     for (const worker of this.#all) {
       if (worker.state === 'idle') worker.leave();
       else worker.kill();
     }
-    await this.#until(() => this.#all.size === 0);
+    await this.#state.until(() => this.#all.size === 0);
     clearTimeout(patience);
     removePool(this);
   }
 
   /** Resolves once as many more calls could begin, or the pool closes. */
   async whenIdle(wanted: () => number): Promise<void> {
-    await this.#until(() => this.#room >= wanted() || this.#closing !== undefined);
+    await this.#state.until(() => this.#room >= wanted() || this.#closing !== undefined);
   }
 
   /** How many calls could begin at once. */
   get #room(): number {
     return Math.min(this.#idle.length, this.#settings.workers - this.#count('busy'));
-  }
-
-  /** Workers keep no process alive, but somebody who waits for them does. */
-  async #until(condition: () => boolean): Promise<void> {
-    const waiting = setInterval(() => {}, IDLE_MS);
-    while (!condition()) await new Promise<void>((resolve) => this.#watchers.add(resolve));
-    clearInterval(waiting);
-  }
-
-  #changed(): void {
-    const watchers = [...this.#watchers];
-    this.#watchers.clear();
-    for (const watcher of watchers) watcher();
   }
 
   /**
@@ -238,7 +226,7 @@ export class Pool implements TaskPool {
           this.#idle.push(idle);
           this.#killedStarts = 0;
           this.#dispatch();
-          this.#changed();
+          this.#state.changed();
         },
         onReturned: (call) => this.#putInQueue(call),
         onKilled: (killed) => this.#onKilled(killed),
@@ -275,7 +263,7 @@ export class Pool implements TaskPool {
     // Ahead of need: a pool whose worker was killed will need one again.
     const { workers, spare } = this.#settings;
     if (worker.reclaimed) this.#keepWarm(Math.min(this.#all.size + 1, workers + spare));
-    this.#changed();
+    this.#state.changed();
   }
 
   /** For a while no other is tried, so that there is never a storm of forks. */
@@ -290,7 +278,7 @@ export class Pool implements TaskPool {
       this.#dispatch();
     }, RETRY_MS).unref();
     this.#dispatch();
-    this.#changed();
+    this.#state.changed();
   }
 
   /** Where no worker can start, waiting is no use. */
@@ -312,6 +300,6 @@ export class Pool implements TaskPool {
   #onSettled(call: Call): void {
     this.#unsettled.delete(call);
     this.#calls.add(call.ending as Ending, call);
-    if (this.#unsettled.size === 0) this.#changed();
+    if (this.#unsettled.size === 0) this.#state.changed();
   }
 }

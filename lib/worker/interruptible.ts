@@ -2,7 +2,7 @@ import path from 'node:path';
 import { Script } from 'node:vm';
 import { Worker } from 'node:worker_threads';
 import { CELLS, GATE, orderIn } from './cells';
-import { hideInterruptListeners } from './signals';
+import { hideInterruptListeners, takeInterruptsAgain } from './signals';
 
 const shared = new SharedArrayBuffer(4 * Object.keys(CELLS).length);
 const cells = new Int32Array(shared);
@@ -39,7 +39,7 @@ const NESTED = 8;
  * @throws whatever `fn` throws, or the error of Node when interrupted, which `wasInterrupted` recognises
  */
 export function interruptible<T>(call: number, fn: () => T, careful: boolean): T {
-  return isKept() ? enter(call, fn, careful) : sheltered(call, () => enter(call, fn, careful));
+  return isKept() ? enter(call, fn, careful) : sheltered(() => enter(call, fn, careful));
 }
 
 function enter<T>(call: number, fn: () => T, careful: boolean): T {
@@ -70,7 +70,7 @@ function enter<T>(call: number, fn: () => T, careful: boolean): T {
  * A signal that finds no script ends the process, and the keeper, which comes up while the first call runs, has none
  * behind it: the signals that it repeats, and those that come from elsewhere, find these.
  */
-function sheltered<T>(call: number, fn: () => T): T {
+function sheltered<T>(fn: () => T): T {
   let settle = (): T => {
     throw INTERRUPTED;
   };
@@ -81,7 +81,7 @@ function sheltered<T>(call: number, fn: () => T): T {
       } catch {
         // It has taken a signal.
       }
-      leaveToKeeper(call);
+      leaveToKeeper();
       return;
     }
     try {
@@ -94,13 +94,16 @@ function sheltered<T>(call: number, fn: () => T): T {
     }
   };
   nest(NESTED);
+  passGate(); // So that the keeper does not enter meanwhile.
+  if (!isKept()) takeInterruptsAgain();
+  leave();
   return settle();
 }
 
-/** Where the keeper may be about to send another signal, it is waited for until it takes that itself. */
-function leaveToKeeper(call: number): void {
+/** Once it is there, it may be about to send another signal: it is waited for until it takes that itself. */
+function leaveToKeeper(): void {
   leave(); // What has taken a signal may not have come as far as that.
-  if (Atomics.load(cells, CELLS.interrupted) === call) Atomics.wait(cells, CELLS.inside, 0);
+  if (Atomics.load(cells, CELLS.guarded) > 0) Atomics.wait(cells, CELLS.inside, 0);
 }
 
 function runScript<T>(fn: () => T): T {
@@ -108,7 +111,7 @@ function runScript<T>(fn: () => T): T {
     hideInterruptListeners(false);
     return fn();
   };
-  hideInterruptListeners(isKept());
+  hideInterruptListeners(true);
   return script.runInThisContext({ breakOnSigint: true, displayErrors: false }) as T;
 }
 

@@ -36,22 +36,24 @@ export async function start(file, options) {
 }
 
 export class RedisServer {
+  port;
   #args;
   #child;
 
-  constructor(port, directory, isPersistent) {
-    this.port = port;
+  constructor(directory, isPersistent) {
     mkdirSync(directory, { recursive: true });
     const persistence = isPersistent ? ['--appendonly', 'yes', '--appendfsync', 'everysec'] : ['--save', ''];
-    this.#args = ['--port', String(port), '--bind', '127.0.0.1', '--dir', path.resolve(directory), ...persistence];
+    this.#args = ['--bind', '127.0.0.1', '--dir', path.resolve(directory), ...persistence];
   }
 
   get url() {
     return `redis://127.0.0.1:${this.port}`;
   }
 
+  /** On the port that it had before, if it was killed. */
   async start() {
-    this.#child = keep(spawn('redis-server', this.#args, { stdio: 'ignore' }));
+    this.port ??= await freePort();
+    this.#child = keep(spawn('redis-server', ['--port', String(this.port), ...this.#args], { stdio: 'ignore' }));
     await this.ask((client) => client.ping());
   }
 
@@ -72,6 +74,14 @@ export class RedisServer {
       client.disconnect();
     }
   }
+}
+
+async function freePort() {
+  const server = net.createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address();
+  server.close();
+  return port;
 }
 
 /** A wire to Redis that can be cut, slowed and made to swallow what goes through it. */

@@ -1,6 +1,5 @@
 import { once } from 'node:events';
 import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } from 'node:fs';
-import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
@@ -58,19 +57,11 @@ writeFileSync(trace, '');
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
 process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
 
-const redis = new RedisServer(await freePort(), path.join(directory, 'redis'), values.persistent);
+const redis = new RedisServer(path.join(directory, 'redis'), values.persistent);
 await redis.start();
 console.log(
   `chaos over Redis: ${total} calls, seed ${seed}, Redis ${values.persistent ? 'keeps what it is told' : 'forgets all when killed'}, Node ${process.version}`,
 );
-
-async function freePort() {
-  const server = net.createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address();
-  server.close();
-  return port;
-}
 
 function breach(verdict, why, details) {
   counts[verdict]++;
