@@ -70,7 +70,8 @@ export class WorkerProcess {
   constructor(options: WorkerProcessOptions, modules: Set<string>, events: WorkerProcessEvents) {
     this.#events = events;
     this.#modules = modules;
-    const { pool, child } = background.runInAsyncScope(forkPool, undefined, options, this.#ledger);
+    const forked = background.runInAsyncScope(forkPool, undefined, options, this.#ledger, [...modules]);
+    const { pool, child, imported } = forked;
     this.#pool = pool;
     this.#child = child;
     child.once('exit', (exitCode, signal) => this.#onExit({ exitCode, signal }));
@@ -82,7 +83,7 @@ export class WorkerProcess {
     });
     child.unref();
     child.channel?.unref();
-    void this.prepare();
+    void this.prepare(imported);
   }
 
   /** It runs a call that somebody waits for. */
@@ -94,15 +95,21 @@ export class WorkerProcess {
     return [...this.#modules].some((url) => !this.#imported.has(url));
   }
 
-  /** Comes up, or leaves the idle ones for a while, and imports the pool's modules before it takes calls. */
-  async prepare(): Promise<void> {
+  /**
+   * Comes up, or leaves the idle ones for a while, and imports the pool's modules before it takes calls.
+   *
+   * @param begun the import of the modules there are so far, which a new worker was told to begin with
+   */
+  async prepare(begun?: Promise<string[]>): Promise<void> {
     this.state = 'starting';
     const failed = new Set<string>();
     const missing = () => [...this.#modules].filter((url) => !this.#imported.has(url) && !failed.has(url));
+    let imported = begun;
     // More may be offloaded meanwhile.
     do {
       const urls = missing();
-      if (!(await this.#import(urls))) return;
+      if (!(await this.#import(urls, imported))) return;
+      imported = undefined;
       for (const url of urls) if (!this.#imported.has(url)) failed.add(url);
     } while (missing().length > 0);
     this.#becomeIdle();
@@ -125,12 +132,12 @@ export class WorkerProcess {
   }
 
   /** @returns whether the worker has survived it; modules that cannot be imported fail their own calls */
-  async #import(urls: readonly string[]): Promise<boolean> {
+  async #import(urls: readonly string[], begun?: Promise<string[]>): Promise<boolean> {
     this.#importing = urls;
     // While this process was busy, the worker may have come up: that is heard of before the immediate.
     background.runInAsyncScope(() => this.#after(START_MS, () => setImmediate(() => this.#giveUpStart(urls))));
     try {
-      const imported: string[] = await this.#pool.exec('load', [urls]);
+      const imported: string[] = await (begun ?? this.#pool.exec('load', [urls]));
       for (const url of imported) this.#imported.add(url);
     } catch {
       this.kill(); // What made the connection fail, the exit says.
@@ -289,7 +296,7 @@ export class WorkerProcess {
   }
 }
 
-function forkPool({ env, execArgv }: WorkerProcessOptions, ledger: Ledger) {
+function forkPool({ env, execArgv }: WorkerProcessOptions, ledger: Ledger, modules: readonly string[]) {
   const pool = workerpool.pool(SCRIPT, {
     workerType: 'process',
     maxWorkers: 1,
@@ -313,8 +320,9 @@ function forkPool({ env, execArgv }: WorkerProcessOptions, ledger: Ledger) {
   process.execArgv = [];
   subscribe('child_process', onFork);
   try {
-    pool.exec('load', [[]]).catch(() => {}); // It forks for the first call; the exit says what became of it.
-    return { pool, child: child as unknown as ChildProcess };
+    // workerpool forks for its first call.
+    const imported: Promise<string[]> = pool.exec('load', [modules]);
+    return { pool, child: child as unknown as ChildProcess, imported };
   } catch (error) {
     ledger.close();
     throw error;

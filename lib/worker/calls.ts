@@ -1,4 +1,3 @@
-import workerpool from 'workerpool';
 import { notSerializable } from '../errors';
 import {
   MOST_TASKS,
@@ -8,6 +7,7 @@ import {
   type TaskDefinition,
   unpackThrown,
   unwrap,
+  type WorkerEvent,
   type WorkerMethods,
   wrap,
 } from '../wire';
@@ -25,18 +25,25 @@ const tasks = new Map<number, Known>();
 /** Whether the call before this one was interrupted. */
 let interruptedBefore = false;
 
+interface WorkerSide {
+  add(methods: WorkerMethods): void;
+  emit(event: WorkerEvent): void;
+}
+
 /** Answers the parent, in workerpool's terms. */
 export function takeCalls(ledger: Ledger, startKeeper: () => void): void {
   const task = currentTask() as CurrentTask;
   watchLoading();
+  // What workerpool itself runs in a worker. Its main entry loads its pools first, which takes 3 ms of each start.
+  const side = require('workerpool/src/worker.js') as WorkerSide;
   task.emit = (event) => {
     try {
-      workerpool.workerEmit(event);
+      side.emit(event);
     } catch (cause) {
       throw notSerializable('A progress report', 'the task', cause);
     }
   };
-  workerpool.worker({ ...methodsOf(task, ledger, startKeeper) });
+  side.add(methodsOf(task, ledger, startKeeper));
 }
 
 const methodsOf = (task: CurrentTask, ledger: Ledger, startKeeper: () => void): WorkerMethods => ({
