@@ -3,9 +3,9 @@ import { RunTimes } from './run-times';
 
 /** The share of its limit that a call may have to wait. A smaller one serves all sizes more alike, but fewer calls. */
 const PATIENCE = 0.95;
-/** What is refused for its size is run all the same where a worker is idle, once in so many times its limit … */
+/** While a worker is idle, a call refused for its size is run all the same once in so many times its limit: a check. */
 const CHECK_EVERY = 50;
-/** Less than this is no waiting: a worker was idle. */
+/** A call that waited for less found an idle worker. */
 const AT_ONCE_MS = 1;
 
 /** Why a call is refused: for its size, for the calls before it, or when its turn comes and it has waited in vain. */
@@ -13,13 +13,13 @@ export type Reason = 'size' | 'backlog' | 'wait';
 
 /** A call as admission and those behind it see it. All times are milliseconds on one clock. */
 export interface AdmittedCall {
-  /** 0 of functions without `size`. */
+  /** 0 for functions without `size`. */
   readonly size: number;
   readonly madeAt: number;
   readonly startedAt: number | undefined;
   /** Its place in the queue. */
   readonly deadlineAt: number;
-  /** When it will be given up: a deadline that was moved is not where it was. */
+  /** When it will be given up; differs from `deadlineAt` where the deadline was moved. */
   readonly endsAt: number;
   /** The median run time of its size when it was made. */
   readonly expectedMs: number;
@@ -56,7 +56,7 @@ export class Admission {
   readonly #refused = { size: 0, backlog: 0, wait: 0 };
   readonly #checks = { calls: 0, inTime: 0 };
   readonly #wouldRefuse = { calls: 0, inTime: 0 };
-  /** … the first of which begins with the first call. */
+  /** When the last check was made; at first, when the first call was. */
   #checkedAt: number | undefined;
 
   constructor(name: string, mode: 'enforce' | 'observe', timeout: number) {
@@ -98,7 +98,8 @@ export class Admission {
     this.#runs++;
     const isCheck = verdict === 'check';
     if (isDone && verdict !== undefined) (isCheck ? this.#checks : this.#wouldRefuse).inTime++;
-    if (isDone && isCheck) this.#checkedAt = Number.NEGATIVE_INFINITY; // Wrongly refused: the next is checked, too.
+    // The refusals were wrong: the next one is checked, too.
+    if (isDone && isCheck) this.#checkedAt = Number.NEGATIVE_INFINITY;
   }
 
   stats(): AdmissionStats {
@@ -137,14 +138,14 @@ export class Admission {
   }
 }
 
-/** Enough time is left to do it, as far as is known, or so little that it is refused when its turn comes. */
+/** Enough time is left for it, as far as is known; or so little that it will be refused at its turn. */
 export function isFeasible(
   call: AdmittedCall,
   times: RunTimes,
   admission: Admission | undefined,
   now: number,
 ): boolean {
-  // One that has not waited for half of its time is, whatever its function did before.
+  // A call that has waited for less than half of its time counts as feasible, whatever its function did before.
   const half = (call.deadlineAt - call.madeAt) / 2;
   const size = admission?.isEnforced ? call.size : undefined;
   if (call.endsAt - now >= Math.min(times.headroom(size, now), half)) return true;
@@ -159,7 +160,7 @@ export function backlog(calls: Iterable<AdmittedCall>, deadlineAt: number, worke
   let sum = 0;
   for (const { expectedMs, startedAt, deadlineAt: due, verdict } of calls) {
     if (startedAt !== undefined) {
-      // What runs longer than expected will go on for a while.
+      // A run that is longer than expected is assumed to go on for a quarter of its time so far.
       const elapsed = now - startedAt;
       sum += Math.max(0, Math.min(due - now, Math.max(expectedMs - elapsed, elapsed / 4)));
     } else if (due <= deadlineAt && verdict === undefined) sum += Math.max(0, Math.min(expectedMs, due - now));

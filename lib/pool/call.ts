@@ -35,7 +35,7 @@ let lastId = 0;
 export class Call implements Waiting, AdmittedCall {
   readonly id = ++lastId;
   readonly task: Task;
-  /** Its place in the queue; of a deadline that is moved later, the queue hears nothing. */
+  /** Its place in the queue. The queue does not follow a deadline that is moved. */
   readonly deadlineAt: number;
   readonly madeAt = performance.now();
   readonly size: number;
@@ -43,7 +43,7 @@ export class Call implements Waiting, AdmittedCall {
   verdict: AdmittedCall['verdict'];
   readonly result: Promise<unknown>;
   readonly onProgress: ((value: unknown) => void) | undefined;
-  /** Let go of with the end, so that a call given up holds no arguments. */
+  /** Dropped at the end, so that a call that was given up keeps no arguments alive. */
   args: Parcel | undefined;
   place = -1;
   /** How often it was handed to a worker that died before it began. */
@@ -81,7 +81,7 @@ export class Call implements Waiting, AdmittedCall {
     this.#unlisten = limits.signals.map((signal) => onAbort(signal, (reason) => this.giveUp(reason)));
   }
 
-  /** Its time is over, though the timer that ends it may not have had its turn yet. */
+  /** Its time is over; the timer that ends it may not have fired yet. */
   get isDue(): boolean {
     return this.endsAt <= performance.now();
   }
@@ -100,7 +100,7 @@ export class Call implements Waiting, AdmittedCall {
     return this.madeAt + this.#limits.timeout;
   }
 
-  /** The caller is told at once, the work is stopped after. */
+  /** Rejects first, then stops the work. */
   giveUp(reason: unknown, ending = endingBy(reason)): void {
     if (this.ending !== undefined) return;
     this.reason = reason;

@@ -17,7 +17,7 @@ export function callerOf(callee: (...args: never[]) => unknown): Caller {
   const { stack } = holder;
   Error.prepareStackTrace = prepareStackTrace;
   Error.stackTraceLimit = stackTraceLimit;
-  // V8 shows no function of strict code.
+  // V8 hides the functions of strict code.
   const strict = stack?.[0]?.getFunction() === undefined;
   const file = stack
     ?.map((site) => site.getFileName())
@@ -27,7 +27,7 @@ export function callerOf(callee: (...args: never[]) => unknown): Caller {
   return { file: file.startsWith('file:') ? fileURLToPath(file) : file, strict };
 }
 
-/** Where in its file a function's text begins, for stack traces; 1 where that cannot be told, as in compiled code. */
+/** The line of its file at which a function's text begins, for stack traces; 1 if unknown, as in compiled code. */
 export function lineOf(source: string, file: string): number {
   let text: string;
   try {

@@ -32,7 +32,7 @@ export function functionInWorker(fn: (...args: never[]) => unknown, caller: Call
   return inWorker({ kind: 'function', name, file, line: lineOf(source.source, file), ...source }, pool, settings);
 }
 
-/** @returns what makes the calls of an export */
+/** @returns a function that gives the `Start` of an export */
 export function moduleInWorker(url: string, settings: Settings): (name: string) => Start {
   const { pool = sharedPool() } = settings;
   pool.accept({ kind: 'module', url });
@@ -68,7 +68,7 @@ function inWorker(definition: TaskDefinition, pool: TaskPool, settings: Settings
 function measure(name: string, sizeOf: Settings['size'], args: unknown[]): number {
   const size: unknown = sizeOf?.(...args);
   if (typeof size === 'number' && size >= 0 && size < Number.POSITIVE_INFINITY) return size;
-  Promise.resolve(size).catch(() => {}); // One that rejects would end the process.
+  Promise.resolve(size).catch(() => {}); // An async `size` that rejects must not end the process.
   throw invalid(name, 'what size returns', 'a number of 0 or more', size);
 }
 
@@ -101,7 +101,7 @@ function isTraced(): boolean {
   return [start, end, asyncStart, asyncEnd, error].some(({ hasSubscribers }) => hasSubscribers);
 }
 
-/** Hands a call to the pool; whoever listens to the tracing channel hears of it. */
+/** Hands a call to the pool, and traces it if somebody listens to the channel. */
 function submitTraced(pool: TaskPool, task: Task, args: Parcel, limits: CallLimits): Promise<unknown> {
   if (!isTraced()) return pool.submit(task, args, limits);
   let call: Call | undefined;

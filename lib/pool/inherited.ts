@@ -5,26 +5,26 @@ import { invalid } from '../options';
 import type { WorkerProcessOptions } from './worker-process';
 
 /**
- * What workers take over of the way this process was started. They read the same code, so that its loaders are theirs.
- * They have no use for its debugger, nor for an agent that watches the app and takes seconds to load.
+ * The Node flags and environment that workers inherit from this process. They read the same code, and need the same
+ * loaders. They need neither its debugger nor a monitoring agent, which may take seconds to load.
  */
 
-/** A second inspector on the same port, a script instead of their own. */
+/** A second inspector could not use the same port, and `--eval` and the like run another script. */
 const NOT_FOR_WORKERS = /^--?(inspect|debug|interactive$|i$|watch|test|e$|p$|pe$|eval\b|print\b|input-type)/;
 const PRELOADS = /^(--import|--require|-r)$/;
 const LOADERS = /tsx|ts-node|tsimp|swc|esbuild|babel|sucrase|jiti|oxc|typescript|tsconfig-paths|pnp|node-preload/;
 const AGENTS =
   /opentelemetry|sentry|dd-trace|datadog|newrelic|elastic-apm|appdynamics|dynatrace|oneagent|instana|applicationinsights|splunk|honeycomb|skywalking|pyroscope|scout-apm|solarwinds-apm|contrast|js-debug|debugConnector/;
 
-/** Who typed a flag into the command line meant this app; agents are the exception. */
+/** Flags of the command line are meant for this app and its workers, except for agents. */
 export function inheritedFlags(): string[] {
   return pick(process.execArgv, (preload) => !AGENTS.test(nameOf(preload))).flat();
 }
 
-/** `NODE_OPTIONS` is for all programs of a machine: of what it preloads, workers need what reads code. */
+/** `NODE_OPTIONS` applies to all programs: of the modules that it preloads, workers need the loaders of code. */
 export function environmentOf(env: NodeJS.ProcessEnv = process.env): NodeJS.ProcessEnv {
   const { NODE_OPTIONS: options } = env;
-  // One of the pool's own is taken as it is.
+  // A `NODE_OPTIONS` given to the pool is taken as it is.
   if (options === undefined || options !== process.env.NODE_OPTIONS) return env;
   const flags = pick(wordsOf(options), (preload) => LOADERS.test(nameOf(preload)));
   return { ...env, NODE_OPTIONS: flags.flat().join(' ') };
@@ -49,7 +49,7 @@ function pick(words: readonly string[], isWanted: (preload: string) => boolean):
   });
 }
 
-/** What is no flag itself is the value of the one before. */
+/** A word that is no flag is the value of the flag before it. */
 function withValues(words: readonly string[]): string[][] {
   const flags: string[][] = [];
   for (const word of words) {

@@ -5,7 +5,7 @@ import { OF_MODULES, PROVIDED } from '../worker/provided';
 import { type Scope, scopesOf } from './scopes';
 import { read, type Syntax, type Text, within } from './syntax';
 
-/** A name in a function's text that means something else in a worker, or nothing, with what it means here. */
+/** A name in a function's text that means something else in a worker, or nothing; and its value here. */
 export interface Outside {
   readonly name: string;
   readonly value?: unknown;
@@ -56,7 +56,7 @@ function namesAskedFor(root: Syntax): Set<string> {
   return new Set(asked.filter((name) => MAYBE_GLOBAL.test(name)));
 }
 
-/** What an arrow function has of its surroundings. */
+/** An arrow function has these from the code around it. */
 function inheritedBy(root: Syntax): Outside[] {
   const types = new Set([...within(root, keepsThis)].map(({ type }) => type));
   const names = types.has('Super') ? ['super'] : [];
@@ -78,14 +78,14 @@ function valueIn(scope: Scope, name: string): unknown {
   }
 }
 
-/** It was imported from the module that it is a global of, or handed in by a test runner. */
+/** The same value as the global's: imported from its module, or handed in by a test runner. */
 function isGlobalItself(name: string, value: unknown): boolean {
   return value !== undefined && isGlobal(name) && value === Reflect.get(globalThis, name);
 }
 
 /** A helper is a function that needs nothing but globals and other helpers. */
 function takeAlong(name: string, value: unknown, helpers: Helpers): boolean {
-  // A module of swc's has its helper as `_`.
+  // A module of swc exports its helper as `_`.
   const helper = typeof value === 'object' && value !== null ? Reflect.get(value, '_') : value;
   if (typeof helper !== 'function') return false;
   const native = pathOfNative(helper);
@@ -98,7 +98,7 @@ function takeAlong(name: string, value: unknown, helpers: Helpers): boolean {
 }
 
 function standsAlone(helper: { prototype?: object }, helpers: Helpers): boolean {
-  // What was hung on it, its text does not show.
+  // Its text does not show properties that were added to it.
   if (Object.keys(helper).some((key) => key !== '_') || Reflect.ownKeys(helper.prototype ?? {}).length > 1)
     return false;
   const text = read(Function.prototype.toString.call(helper));
@@ -108,7 +108,7 @@ function standsAlone(helper: { prototype?: object }, helpers: Helpers): boolean 
 function expressionOf(fn: object): string {
   const source = Function.prototype.toString.call(fn);
   const [, name] = /^(?:async )?function *\*? *([\w$]+)/.exec(source) ?? [];
-  // Some replace themselves, which only a declaration lets them.
+  // Some helpers replace themselves, which only a declaration allows.
   return name === undefined ? `(${source})` : `(() => { ${source} return ${name}; })()`;
 }
 

@@ -12,9 +12,9 @@ import { DeadlineQueue } from './queue';
 import { CallStats, type PoolStats } from './stats';
 import { WorkerProcess, whyNotReady } from './worker-process';
 
-/** After a worker that could not start, before another is tried. */
+/** The pause after a worker that could not start. */
 const RETRY_MS = 1000;
-/** As many workers in a row may be killed before they are ready. */
+/** So many workers in a row may be killed before they are ready; one more is a failed start. */
 const MOST_KILLED = 5;
 /** Workers beyond `minWorkers` that had nothing to do for this long are given back. */
 const IDLE_MS = 60_000;
@@ -31,7 +31,7 @@ export class Pool implements TaskPool {
   readonly #unsettled = new Set<Call>();
   readonly #calls = new CallStats();
   readonly #state = new Condition();
-  /** While there is one, no worker is started. Its cause is not known at once. */
+  /** While it is set, no worker is started. Its cause is found out after it is set. */
   #failedStart: { readonly death: Death; cause: unknown } | undefined;
   /** How many in a row were killed before they were ready. */
   #killedStarts = 0;
@@ -245,7 +245,7 @@ export class Pool implements TaskPool {
     if (place >= 0) this.#idle.splice(place, 1);
   }
 
-  /** A spare worker takes its place before the system has ended it. */
+  /** A spare worker takes over before the system has ended the killed one. */
   #onKilled(worker: WorkerProcess): void {
     this.#takeFromIdle(worker);
     if (worker.reclaimed) this.#dispatch();
@@ -254,26 +254,26 @@ export class Pool implements TaskPool {
   #onGone(worker: WorkerProcess, death: Death): void {
     this.#all.delete(worker);
     this.#takeFromIdle(worker);
-    // A signal may be somebody else's doing, and gets it some more tries; one at fault itself would fail again.
+    // A signal may come from elsewhere, so another worker is tried; one that failed by itself would fail again.
     const { whyNotReady: reason } = worker;
     const isOwnFault = reason !== undefined || (death.signal === null && !worker.endedByModule);
     if (worker.neverReady && (isOwnFault || ++this.#killedStarts > MOST_KILLED))
       void this.#onFailedStart(death, reason);
     this.#dispatch();
-    // Ahead of need: a pool whose worker was killed will need one again.
+    // Started ahead of need: a pool whose worker was killed will need one again.
     const { workers, spare } = this.#settings;
     if (worker.reclaimed) this.#keepWarm(Math.min(this.#all.size + 1, workers + spare));
     this.#state.changed();
   }
 
-  /** For a while no other is tried, so that there is never a storm of forks. */
+  /** Pauses before the next start, so that there is never a storm of forks. */
   async #onFailedStart(death: Death, reason: unknown): Promise<void> {
     if (this.#failedStart !== undefined) return;
     const failed = { death, cause: reason };
     this.#failedStart = failed;
     failed.cause ??= await whyNotReady(this.#settings.worker, death);
     setTimeout(() => {
-      // Whoever asked for another try has begun it already.
+      // `ready()` may have begun another try already.
       if (this.#failedStart === failed) this.#failedStart = undefined;
       this.#dispatch();
     }, RETRY_MS).unref();
@@ -281,7 +281,7 @@ export class Pool implements TaskPool {
     this.#state.changed();
   }
 
-  /** Where no worker can start, waiting is no use. */
+  /** No worker can start: calls would wait in vain. */
   #failWaiting({ death, cause }: { death: Death; cause: unknown }): void {
     for (let call = this.#queue.take(); call !== undefined; call = this.#queue.take()) {
       call.fail('died', workerNotStarted(death, cause));

@@ -10,8 +10,8 @@ export interface Waiting extends HeapItem {
 }
 
 /**
- * Earliest deadline first, first in first out among equals. Where more is asked for than can be done, that order alone
- * would always begin what is about to be given up: what is not feasible when its turn comes lets all others go first.
+ * Earliest deadline first, first in first out among equals. Under overload, that order alone would always begin calls
+ * that are about to be given up: a call that is not feasible at its turn lets all others go first.
  */
 export class DeadlineQueue<T extends Waiting> {
   readonly #feasible = new Heap<T>(before);
@@ -35,7 +35,7 @@ export class DeadlineQueue<T extends Waiting> {
   }
 
   #sort(): void {
-    // A deadline may have been moved, or what takes long be a while ago.
+    // It may have become feasible: its deadline was moved, or the long runs are a while ago.
     while (this.#infeasible.first?.isFeasible) this.#feasible.add(this.#infeasible.take() as T);
     while (this.#feasible.first?.isFeasible === false) this.#infeasible.add(this.#feasible.take() as T);
   }

@@ -1,21 +1,21 @@
-/** The latest runs that count, and the time after which half of what they told is forgotten. */
+/** The most runs in memory, and the time after which the weight of a run is halved. */
 const MEMORY = 100;
 const HALF_LIFE_MS = 60_000;
-/** The latest errors, each with this weight, should even out. Where they do not, run times have changed. */
+/** The weight of the newest error in their mean. If the mean is beyond `MOST_DRIFT`, run times have changed. */
 const DRIFT_WEIGHT = 0.2;
 const MOST_DRIFT = 1;
-/** What takes less is as good as nothing, and ln(0) is none. */
+/** Shorter times count as this, since ln(0) is not a number. */
 const SHORTEST_MS = 0.1;
 /** Assumed before anything was seen, with the weight of so many runs: time grows with size, give or take a factor of 1.65. */
 const PRIOR = { exponent: 1, runs: 4, variance: 0.25 };
-/** With fewer runs in memory (ten, some seconds old), or where run times of one size vary by more, it is not sure. */
+/** It is sure with at least so many runs in memory (ten, some seconds old), and at most this variance of ln(time). */
 const LEAST_RUNS = 9.5;
 const MOST_VARIANCE = 1;
 /** In standard deviations: one run in a hundred takes longer. */
 const QUANTILE_99 = 2.33;
-/** In standard deviations: what is further off counts as if it were this far, so that one outlier tilts nothing. */
+/** In standard deviations. Errors beyond count as this, so that one outlier does not tilt the line. */
 const OUTLIER = 3;
-/** The longest run of late is forgotten faster; those that were given up would have taken longer still. */
+/** The longest run of late fades faster. It counts twice: a run that was given up would have taken longer. */
 const PEAK_HALF_LIFE_MS = 2000;
 const PEAK_HEADROOM = 2;
 
@@ -23,7 +23,7 @@ const NONE = { size: -1, ms: 0, at: 0 };
 
 /** Run times at one size, in milliseconds. */
 export interface Prediction {
-  /** Enough runs are in memory, and size tells enough about them, to refuse calls by this. */
+  /** Calls may be refused by this: enough runs are in memory, and their size explains enough of their time. */
   readonly isSure: boolean;
   readonly median: number;
   /** 99 of 100 runs take at least this, and at most that. */
@@ -37,9 +37,9 @@ export interface Prediction {
  * time of any clock that never goes back.
  */
 export class RunTimes {
-  /** Runs in memory. Like the sums below it fades, and is no whole number. */
+  /** Runs in memory. It fades as the sums below do, and is not a whole number. */
   #runs = 0;
-  /** Means of ln(size) and ln(ms); sums of squares around them; sum of squares of what was predicted wrongly. */
+  /** Means of ln(size) and ln(ms); sums of squares around them; sum of squares of the prediction errors. */
   #x = 0;
   #y = 0;
   #xx = 0;
@@ -61,7 +61,7 @@ export class RunTimes {
     const x = Math.log1p(size);
     const { level, sd, leverage } = this.#fit(x);
     let y = Math.log(ms);
-    // Ended early, a run tells nothing; ended late, that it takes longer than expected.
+    // A run that was ended early tells nothing. One that was ended late takes longer than expected.
     if (!isDone && (this.#runs < 1 || y < level)) return;
     if (this.#runs >= 2) {
       const scale = Math.sqrt(1 + leverage);
@@ -84,7 +84,7 @@ export class RunTimes {
     this.#fade(now);
     const { isSure } = this;
     const { level, sd, leverage } = this.#fit(Math.log1p(size));
-    // What a larger input took of late, this one will not exceed by much, whatever the line says.
+    // It will not take much longer than a larger input did of late, whatever the line says.
     const middle = size <= this.#largest.size ? Math.min(level, Math.log(this.#largest.ms)) : level;
     const spread = QUANTILE_99 * sd * Math.sqrt(1 + leverage);
     return {
@@ -95,7 +95,7 @@ export class RunTimes {
     };
   }
 
-  /** How much time a call should have left when it begins; without a size, or where it tells nothing, by the peak. */
+  /** How much time a call should have left when it begins: twice the peak if its size is unknown or tells nothing. */
   headroom(size: number | undefined, now: number): number {
     const most = size === undefined ? Number.POSITIVE_INFINITY : this.predict(size, now).most;
     return Number.isFinite(most) ? most : PEAK_HEADROOM * this.#peakAt(now);
@@ -156,7 +156,7 @@ export class RunTimes {
     this.#errors *= share;
   }
 
-  /** ln(ms) at ln(size), the standard deviation around it, and how much less is known far from the sizes that were seen. */
+  /** ln(ms) at ln(size), its standard deviation, and the leverage: less is known far from the sizes that were seen. */
   #fit(x: number): { level: number; sd: number; leverage: number } {
     return {
       level: this.#y + this.exponent * (x - this.#x),

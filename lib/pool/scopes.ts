@@ -5,9 +5,9 @@ export type Scope = Readonly<Record<string, unknown>>;
 const PLACE = Symbol.for('express-unblock.looked-at');
 
 /**
- * The variables around a function that it can see, innermost first, the globals not among them; of each scope, V8 keeps
- * those that some function inside uses. Only the running code can tell them: what compilers, bundlers and test runners
- * have made of a file stands in no file.
+ * The variables of the scopes around a function, innermost scope first, without the globals. V8 keeps only those that
+ * some function inside of the scope uses. They are asked of the running code, since compilers, bundlers and test runners
+ * leave the code that runs in no file.
  *
  * @returns `undefined` where there is no inspector to ask, as under `--permission`
  */

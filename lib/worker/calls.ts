@@ -48,7 +48,7 @@ export function takeCalls(ledger: Ledger, startKeeper: () => void): void {
 
 const methodsOf = (task: CurrentTask, ledger: Ledger, startKeeper: () => void): WorkerMethods => ({
   async load(urls) {
-    // Before a module that may never end, and otherwise after the parent has been told.
+    // An import may never end, and the keeper has to be there by then. Without imports, the answer goes first.
     if (urls.length > 0) startKeeper();
     else setImmediate(startKeeper);
     const imported: string[] = [];
@@ -65,11 +65,11 @@ const methodsOf = (task: CurrentTask, ledger: Ledger, startKeeper: () => void): 
     tasks.set(id, known);
     const { name } = known.definition;
     ledger.note(call);
-    // Before the keeper is there, nobody repeats signals: one that has interrupted a call was the only one.
+    // Without a keeper nobody repeats signals: after an interrupt, none is left on its way.
     const strays = careful && ledger.fd !== undefined && (isKept() || !interruptedBefore);
     interruptedBefore = false;
     try {
-      // Not in the task: an interrupt in the middle would leave it half-loaded.
+      // Loaded outside of the interruptible part: an interrupt in the middle would leave it half-loaded.
       const fn = known.fn ?? load(known.definition);
       known.fn = fn;
       const enter = (self: TaskContext) => fn.apply(self, unwrap(args) as unknown[]);
@@ -96,7 +96,7 @@ function succeeded(name: string, value: unknown): Outcome {
   }
 }
 
-/** Packed once: it would be most of the time that taking a worker back takes. */
+/** Packed once: packing takes longer than all the rest of an interrupt. */
 const interrupted = packThrown(new Error('The task was interrupted by a SIGINT'));
 
 function failed(thrown: unknown): Outcome {
@@ -108,16 +108,16 @@ function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof (value as { then?: unknown } | null | undefined)?.then === 'function';
 }
 
-/** Node calls what makes `import()` work in a function's text experimental; the user never chose it. */
+/** Node warns that `import()` in a function's text is experimental. The user did not choose it and cannot change it. */
 const { emitWarning } = process;
 process.emitWarning = (warning: string | Error, ...rest: unknown[]) => {
   if (String(warning).includes('USE_MAIN_CONTEXT_DEFAULT_LOADER')) return;
   Reflect.apply(emitWarning, process, [warning, ...rest]);
 };
 
-/** workerpool takes every message for one of its own; what a task sends past it is ignored, but at `null` it throws. */
+/** workerpool reads every message that a task sends to the parent. It ignores those of others, but throws at `null`. */
 const send = process.send as (...args: unknown[]) => boolean;
 process.send = (...args: unknown[]) => args[0] === null || Reflect.apply(send, process, args);
 
-// What cannot be sent finds no parent any more.
+// A message cannot be sent once the parent has gone.
 process.on('error', () => process.exit(1));

@@ -1,13 +1,13 @@
 import { openSync, readSync, unlinkSync, writeSync } from 'node:fs';
 
-/** Where in the ledger the parent's order is; the note is at its beginning. */
+/** The offset of the parent's order in the ledger. The note is at offset 0. */
 const ORDER_AT = 8;
 
 /** The numbers that a worker's main thread and its keeper share. */
 export const CELLS = {
-  /** Who enters a script or is in one: a task, the keeper, nobody. */
+  /** Who may enter a script now: `GATE`. */
   gate: 0,
-  /** Which entry of the main thread is under way, from within its script; 0 while there is none. */
+  /** The number of the main thread's entry that is under way, set from within its script; 0 while there is none. */
   entry: 1,
   /** The call that entered. */
   call: 2,
@@ -22,11 +22,11 @@ export const CELLS = {
 export const GATE = { free: 0, task: 1, keeper: 2 } as const;
 
 /**
- * Shared with the parent: the call that this worker has begun last, and the call that it is to interrupt. A file
- * outlives this process however it ends, and is read by whoever wants to know; a message would be neither.
+ * Shared with the parent: the call that this worker began last, and the call that it is to interrupt. It is a file,
+ * since a file can be read after the worker has died, and while its main thread is busy.
  */
 export interface Ledger {
-  /** `undefined` where the parent has nowhere to write: nothing is noted then, and no order can be read. */
+  /** `undefined` if the parent has nowhere to write; then nothing is noted, and no order can be read. */
   readonly fd: number | undefined;
   note(call: number): void;
 }
@@ -34,7 +34,7 @@ export interface Ledger {
 export function openLedger(file: string): Ledger {
   if (file === '') return { fd: undefined, note: () => {} };
   const fd = openSync(file, 'r+');
-  unlinkSync(file); // Both sides have it open: nobody else needs its name.
+  unlinkSync(file); // Both sides have it open; its name is not needed any more.
   const value = new Float64Array(1);
   return {
     fd,
@@ -45,14 +45,14 @@ export function openLedger(file: string): Ledger {
   };
 }
 
-/** The call that the parent has ordered to be interrupted, as a number of the cells. */
+/** The call that the parent wants interrupted, as a cell number. */
 export function orderIn(fd: number): number {
   const value = new Float64Array(1);
   readSync(fd, value, 0, 8, ORDER_AT);
   return cellNumber(value[0] as number);
 }
 
-/** Cells hold 32 bits; the calls of a month may be more. */
+/** Cells hold 32 bits, and a worker may run more calls than that. */
 export function cellNumber(call: number): number {
   return call === 0 ? 0 : 1 + (call % 0x7fff_ffff);
 }

@@ -10,12 +10,12 @@ export interface TaskContext {
   readonly progress: (value: unknown) => void;
 }
 
-/** How a task, or what it hands its signal to, finds out about an abort. */
+/** The members of a signal by which code learns of an abort. */
 const USES = ['aborted', 'reason', 'onabort', 'addEventListener', 'throwIfAborted'] as const;
 
 type Emit = (event: WorkerEvent) => void;
 
-/** One call's own: what it leaves behind when it ends does not speak for the next. */
+/** One for each call: callbacks that a call leaves behind cannot report for the next call. */
 class RunningTask implements TaskContext {
   readonly call: number;
   readonly #emit: Emit;
@@ -39,7 +39,7 @@ class RunningTask implements TaskContext {
     this.#controller?.abort(reason);
   }
 
-  /** Importing a signal is not yet listening to it: the pool is told when the task first looks. */
+  /** A task that has a signal may never look at it: the pool is told at its first use. */
   #makeController(): AbortController {
     const controller = new AbortController();
     const { signal } = controller;
@@ -63,10 +63,10 @@ class RunningTask implements TaskContext {
 
 /** The task that this process runs, if it is a worker: what `express-unblock/worker` and a task's `this` are made of. */
 export class CurrentTask implements TaskContext {
-  /** Set by the worker's own script; before that, nobody listens. */
+  /** Set by the worker's own script. */
   emit: Emit = () => {};
   readonly #followers: ((signal: AbortSignal) => void)[] = [];
-  /** Which call is reporting, where it cannot say so by its `this`. */
+  /** The call of the current async context, for the exported `progress`, which has no `this`. */
   #calls: AsyncLocalStorage<RunningTask> | undefined;
   #running = new RunningTask(0, this.emit);
 
@@ -101,7 +101,7 @@ export class CurrentTask implements TaskContext {
 /** Found by any copy of this package that a task's module may load. */
 const PLACE = Symbol.for('express-unblock.current-task');
 
-/** What a worker runs. In a bundle, which may have no `__dirname`, it is not there. */
+/** The script of the workers. A bundle may have no `__dirname`, and does not contain this file. */
 export const SCRIPT = path.resolve(typeof __dirname === 'string' ? __dirname : '', '..', 'worker', 'main.js');
 
 const { [PLACE]: existing } = globalThis as { [PLACE]?: CurrentTask };
@@ -115,7 +115,7 @@ export function currentTask(): CurrentTask | undefined {
 
 function becomeWorker(): void {
   Object.assign(globalThis, { [PLACE]: new CurrentTask() });
-  // It may look at signals in ways of its own.
+  // `AbortSignal.any()` reads signals past their properties, so that `USES` would not see it.
   const { any } = AbortSignal;
   AbortSignal.any = (signals) => {
     const all = [...signals];

@@ -23,7 +23,7 @@ export function inPlace(fn: InPlace) {
   };
 }
 
-/** What a module exports, loaded where it is called. */
+/** The exports of a module, loaded in the process that calls them. */
 export function moduleInPlace(url: string) {
   return (name: string) =>
     inPlace(async function imported(...args) {
@@ -32,7 +32,7 @@ export function moduleInPlace(url: string) {
     });
 }
 
-/** What a listener throws, at once or later, is the end neither of the call nor of the process. */
+/** An error of a progress listener, thrown or rejected, ends neither the call nor the process. */
 export function harmless(listener: (value: unknown) => void): (value: unknown) => void {
   return async (value) => {
     try {

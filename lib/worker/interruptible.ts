@@ -10,32 +10,32 @@ let entries = 0;
 let orders: number | undefined;
 let isStarted = false;
 
-/** What the script calls: defined once, since V8 compiles a script anew for every change of a global it uses. */
+/** The function that the script calls. The global never changes, since V8 would compile the script again. */
 let entered: () => unknown;
 Object.defineProperty(globalThis, '__unblock', { value: () => entered() });
 const script = new Script('__unblock()');
 
-/** Once. It takes as long to come up as a process, and enters its scripts when no task runs: nothing waits for it. */
+/** Starts it once. It takes as long to come up as a process, so nothing waits for it. */
 export function startKeeper(parent: number, ledger: number | undefined): void {
   if (isStarted) return;
   isStarted = true;
   orders = ledger;
   const keeper = new Worker(path.join(__dirname, 'keeper.js'), {
     workerData: { parent, shared, ledger },
-    // What NODE_OPTIONS preloads would run in the keeper, too, and take it for an app.
+    // Modules that NODE_OPTIONS preloads must not run in the keeper as well.
     execArgv: [],
     env: {},
   });
   keeper.unref();
 }
 
-/** How many signals a first call's end may meet, and live. */
+/** How many signals may arrive while a first call ends. */
 const NESTED = 8;
 
 /**
  * Runs JavaScript so that a SIGINT ends it, wherever it is, and the process lives on: Node's `breakOnSigint`.
  *
- * @param careful an interrupt of an earlier call may be on its way: nothing begins before the keeper takes it
+ * @param careful an interrupt of an earlier call may be on its way: wait until the keeper would take it
  * @throws whatever `fn` throws, or the error of Node when interrupted, which `wasInterrupted` recognises
  */
 export function interruptible<T>(call: number, fn: () => T, careful: boolean): T {
@@ -46,7 +46,7 @@ function enter<T>(call: number, fn: () => T, careful: boolean): T {
   let begun = false;
   const begin = () => {
     const entry = announce(call);
-    // The parent's signal may have come before this, and the keeper, which would repeat it, is not there.
+    // The parent's signal may have come before this entry, and no keeper is there to repeat it.
     if (!isKept() && orders !== undefined && orderIn(orders) === call) throw INTERRUPTED;
     if (careful) awaitGuard(entry);
     begun = true;
@@ -58,7 +58,7 @@ function enter<T>(call: number, fn: () => T, careful: boolean): T {
       return runScript(begin);
     } catch (error) {
       if (begun || !wasInterrupted(error) || error === INTERRUPTED) throw error;
-      // One for an earlier call, or else for this one.
+      // The signal was meant for an earlier call: begin again.
       if (Atomics.load(cells, CELLS.interrupted) === call) throw error;
     } finally {
       leave();
@@ -67,8 +67,9 @@ function enter<T>(call: number, fn: () => T, careful: boolean): T {
 }
 
 /**
- * A signal that finds no script ends the process, and the keeper, which comes up while the first call runs, has none
- * behind it: the signals that it repeats, and those that come from elsewhere, find these.
+ * Runs a call before the keeper has entered its scripts. A SIGINT that finds no script ends the process, and a first
+ * call may be interrupted more than once: by the keeper, which repeats signals, and by process managers. Scripts around
+ * the call take those.
  */
 function sheltered<T>(fn: () => T): T {
   let settle = (): T => {
@@ -79,7 +80,7 @@ function sheltered<T>(fn: () => T): T {
       try {
         runScript(() => nest(left - 1));
       } catch {
-        // It has taken a signal.
+        // This script has taken a signal.
       }
       leaveToKeeper();
       return;
@@ -94,15 +95,15 @@ function sheltered<T>(fn: () => T): T {
     }
   };
   nest(NESTED);
-  passGate(); // So that the keeper does not enter meanwhile.
+  passGate(); // Keeps the keeper from entering meanwhile.
   if (!isKept()) takeInterruptsAgain();
   leave();
   return settle();
 }
 
-/** Once it is there, it may be about to send another signal: it is waited for until it takes that itself. */
+/** A keeper that has come up may be about to send one more signal: wait until it would take that signal itself. */
 function leaveToKeeper(): void {
-  leave(); // What has taken a signal may not have come as far as that.
+  leave(); // A script that a signal has ended did not.
   if (Atomics.load(cells, CELLS.guarded) > 0) Atomics.wait(cells, CELLS.inside, 0);
 }
 
@@ -115,7 +116,7 @@ function runScript<T>(fn: () => T): T {
   return script.runInThisContext({ breakOnSigint: true, displayErrors: false }) as T;
 }
 
-/** The gate first: the keeper, which wakes at the end of an entry, then enters at once. */
+/** Opens the gate first, since the end of an entry wakes the keeper, which then tries to enter. */
 function leave(): void {
   Atomics.compareExchange(cells, CELLS.gate, GATE.task, GATE.free);
   Atomics.store(cells, CELLS.entry, 0);
@@ -128,7 +129,7 @@ function passGate(): void {
   }
 }
 
-/** From within the script: the keeper, which enters on hearing of it, is then the one behind. */
+/** Called from within the script, so that the keeper's guard is entered after it and takes signals first. */
 function announce(call: number): number {
   entries = (entries % 0x7fff_ffff) + 1;
   Atomics.store(cells, CELLS.call, call);
@@ -145,7 +146,7 @@ function awaitGuard(entry: number): void {
   }
 }
 
-/** Whether the keeper takes signals that are not for the running task. */
+/** The keeper is there, and takes signals that are not for the running task. */
 export function isKept(): boolean {
   return Atomics.load(cells, CELLS.inside) > 0;
 }
@@ -156,6 +157,6 @@ export function wasInterrupted(error: unknown): boolean {
   try {
     return (error as { code?: unknown } | null)?.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED';
   } catch {
-    return false; // A task may throw what throws when it is looked at.
+    return false; // A task may throw an object whose getters throw.
   }
 }

@@ -5,19 +5,19 @@ import { CELLS, GATE, orderIn } from './cells';
 /**
  * A thread that looks after its process, however busy the main thread is:
  * - it ends an orphan;
- * - it takes the SIGINTs that are not for the running task: Node ends the script that was entered last, and that is
- *   this thread's, entered anew behind each task. A process manager signals all processes of an app, and the parent
- *   alone decides which call is interrupted;
- * - it passes on the parent's interrupts, which the ledger tells from all others, until the task has ended. V8
- *   overlooks one now and then;
+ * - it takes the SIGINTs that are not for the running task. A process manager signals all processes of an app, and the
+ *   parent alone decides which call is interrupted. Node ends the script that was entered last: this thread enters one
+ *   after each task has begun;
+ * - it passes on the parent's interrupts, which it knows by the order in the ledger. It repeats them until the task has
+ *   ended, since V8 misses one now and then;
  * - it keeps Node's signal watcher up, so that entering a script costs the main thread a microsecond instead of 50.
  */
 const { parent, shared, ledger } = workerData as { parent: number; shared: SharedArrayBuffer; ledger?: number };
 const LOOK_EVERY_MS = 100;
 const FIRST_REPEAT_MS = 4;
 /**
- * A signal ends the innermost, and one that finds none ends the process. While tasks follow each other closely, the
- * keeper may find no time to enter anew for several signals.
+ * How many scripts it is in while no task runs. Each signal ends the innermost, and a signal that finds none ends the
+ * process. While tasks follow each other closely, it may have no time to enter again between several signals.
  */
 const NESTED = 24;
 
@@ -25,14 +25,14 @@ const cells = new Int32Array(shared);
 const script = new Script('__unblock()');
 const ORDERED = new Error('The call is to be interrupted');
 let inside = 0;
-/** What the script calls. */
+/** The function that the script calls. */
 let body: () => void;
 Object.assign(globalThis, { __unblock: () => body() });
 
 function stay(): never {
   openGate();
   for (;;) {
-    const entry = Atomics.load(cells, CELLS.entry); // Before the gate, which is opened before this changes.
+    const entry = Atomics.load(cells, CELLS.entry); // Read first: the main thread opens the gate, then ends its entry.
     const mayEnter =
       inside < NESTED && Atomics.compareExchange(cells, CELLS.gate, GATE.free, GATE.keeper) === GATE.free;
     if (mayEnter) enter();
@@ -40,7 +40,7 @@ function stay(): never {
   }
 }
 
-/** Only while no task runs: behind one, these scripts would take the signals meant for it. */
+/** Only while no task runs: scripts entered after a task's would take the signals meant for the task. */
 function enter(): void {
   const outside = inside;
   try {
@@ -67,13 +67,13 @@ function watch(entry: number): void {
   try {
     run(() => guard(entry, ledger));
   } catch {
-    // A signal, either the parent's or one from elsewhere.
+    // A signal has come: the parent's, or one from elsewhere.
     if (orderIn(ledger) === Atomics.load(cells, CELLS.call)) interrupt(entry);
   }
 }
 
 function guard(entry: number, fd: number): void {
-  // The parent's signal may have come before the task was entered.
+  // The parent's signal may have come before this script was entered.
   if (orderIn(fd) === Atomics.load(cells, CELLS.call)) throw ORDERED;
   Atomics.store(cells, CELLS.guarded, entry);
   Atomics.notify(cells, CELLS.guarded);
@@ -93,10 +93,10 @@ function run(fn: () => void): void {
   script.runInThisContext({ breakOnSigint: true });
 }
 
-/** Until another entry is under way, or none. */
+/** Sleeps until this entry has ended, or for `ms`; and ends an orphan. */
 function sleep(entry: number, ms = LOOK_EVERY_MS): void {
   Atomics.wait(cells, CELLS.entry, entry, ms);
-  // With all that its tasks have started: on all systems but Windows it leads a group of its own.
+  // Together with the processes that its tasks have started: except on Windows, it leads a process group.
   if (process.ppid !== parent) process.kill(process.platform === 'win32' ? process.pid : -process.pid, 'SIGKILL');
 }
 

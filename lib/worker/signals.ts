@@ -1,12 +1,12 @@
-/** What process managers and terminals end an app with. They send it to all of its processes. */
+/** Process managers and terminals end an app with one of these, and send it to all processes of the app. */
 const SIGNALS = new Set<NodeJS.Signals>(['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT']);
 
 const { emit, listenerCount } = process;
 let hidden = false;
 
 /**
- * Signals belong to the parent, which lets its calls finish and then ends its workers: here they do nothing, whoever
- * listens to them. A module of tasks that is also part of the app would end its worker in the middle of a call.
+ * Signals belong to the parent, which lets its calls finish and then ends its workers. In a worker they do nothing,
+ * even if a module listens to them: a module that is part of the app as well would end the worker in the middle of a call.
  */
 export function leaveSignalsToParent(): void {
   for (const signal of SIGNALS) {
@@ -16,7 +16,7 @@ export function leaveSignalsToParent(): void {
   process.listenerCount = count;
 }
 
-/** `vm` leaves SIGINT to the system behind the last script that it may end; what would take it now is put back. */
+/** After the last script that SIGINT may end, `vm` leaves the signal to the system, which would end the process. */
 export function takeInterruptsAgain(): void {
   const listeners = process.rawListeners('SIGINT') as (() => void)[];
   process.listenerCount = listenerCount;
@@ -25,7 +25,7 @@ export function takeInterruptsAgain(): void {
   process.listenerCount = count;
 }
 
-/** Node binds `process.emit` when the first listener of a signal comes. */
+/** Node binds `process.emit` when the first listener of a signal is added: from then on, no listener is called. */
 function listen(signal: NodeJS.Signals, listeners: (() => void)[]): void {
   const swallow = (event: string | symbol, ...rest: unknown[]) =>
     SIGNALS.has(event as NodeJS.Signals) ? false : Reflect.apply(emit, process, [event, ...rest]);
@@ -35,12 +35,12 @@ function listen(signal: NodeJS.Signals, listeners: (() => void)[]): void {
   process.emit = current;
 }
 
-/** Around a script that a signal may end, `vm` takes the listeners off where it sees some, and adds them behind it. */
+/** If `vm` sees listeners of SIGINT, it removes them before such a script and adds them again after it. */
 export function hideInterruptListeners(hide: boolean): void {
   hidden = hide;
 }
 
-/** Node asks for it before it gives a signal back to the system. */
+/** Node calls it when a listener is removed, and gives the signal back to the system at 0. */
 function count(event: string | symbol, listener?: (...args: never[]) => void): number {
   const real = Reflect.apply(listenerCount, process, [event, listener]);
   if (!SIGNALS.has(event as NodeJS.Signals)) return real;

@@ -11,7 +11,7 @@ export type TaskFunction = (this: unknown, ...args: unknown[]) => unknown;
 type Imported = { readonly exports: Record<string, unknown> } | { readonly error: unknown };
 const modules = new Map<string, Imported>();
 
-/** Imports a module, or tries again; what that ends in is for those who call it. */
+/** Imports a module, also one that failed before. Its calls get the error. */
 export async function importModule(url: string): Promise<boolean> {
   const before = modules.get(url);
   if (before !== undefined && 'exports' in before) return true;
@@ -24,7 +24,7 @@ export async function importModule(url: string): Promise<boolean> {
   }
 }
 
-/** Node lists the exports of a CommonJS module as far as it can tell them; all of them are on its default. */
+/** Node detects only some exports of a CommonJS module; its default export has all of them. */
 function allExports(namespace: Record<string, unknown>): Record<string, unknown> {
   const common = namespace.default as (Compiled & { default?: unknown }) | undefined;
   const all: Record<string, unknown> = { ...common, ...namespace };
@@ -47,14 +47,14 @@ function exportOf({ url, name }: TaskDefinition & { kind: 'module' }): TaskFunct
   throw noSuchExport(name, path.basename(fileURLToPath(url)), exported);
 }
 
-/** Compiled with the function, since `import()` is resolved from the file of the script that it stands in. */
+/** Part of the function's script, since `import()` resolves from the file of the script that contains it. */
 const VITE = 'var __vite_ssr_dynamic_import__ = (id) => import(__unblock_resolve(id));';
 
 function compile(definition: TaskDefinition & { kind: 'function' }): TaskFunction {
   const { PROVIDED, provide } = require('./provided') as typeof import('./provided'); // Modules do without.
   const { source, form, strict, helpers, file, line, name } = definition;
   const head = `${strict ? "'use strict';" : ''}(function (${PROVIDED.join(', ')}) { ${VITE} ${helpers}\nreturn (\n`;
-  // A method's text is one only inside of an object.
+  // The text of a method is valid only inside an object.
   const value = form === 'expression' ? source : `{ ${source}\n}`;
   const script = new Script(`${head}${value}\n) })`, {
     filename: file,
@@ -78,14 +78,14 @@ function onlyMemberOf(object: object): unknown {
 let loading = 0;
 
 /**
- * Whether a task was interrupted in the middle of a `require()`: the module stays half-loaded for all who come after.
- * An interrupted function does not reach its `finally`.
+ * A task was interrupted in the middle of a `require()`, which leaves a half-loaded module for the calls after it. An
+ * interrupted function does not run its `finally`, so the count stays above 0.
  */
 export function isSpoiled(): boolean {
   return loading > 0;
 }
 
-/** Counts every `require()` in this process: libraries load parts of themselves when these are first used. */
+/** Counts every `require()` in this process, since libraries load parts of themselves on first use. */
 export function watchLoading(): void {
   const { prototype } = Module;
   const { require } = prototype;
