@@ -4,12 +4,12 @@ import type { Caller } from './caller';
 import { isGlobal, namesOf, type Outside } from './names';
 import { read, type Syntax, type Text, within } from './syntax';
 
-/** The text of a function, and how a worker makes the function of it. */
+/** The text of a function, and how a worker compiles it. */
 export interface Source {
   readonly source: string;
   readonly form: Text['form'];
   readonly strict: boolean;
-  /** Declares what compilers have put beside the function, and it uses. */
+  /** Declarations of the compilers' helpers that it uses. */
   readonly helpers: string;
 }
 

@@ -19,21 +19,21 @@ export interface PoolStats {
   readonly busy: number;
   /** Calls that wait for a worker. */
   readonly queued: number;
-  /** Since the pool's start: calls that returned … */
+  /** Calls that returned, since the pool's start. */
   readonly completed: number;
-  /** … that threw … */
+  /** Calls that threw. */
   readonly failed: number;
-  /** … whose time, or whose request's, ran out … */
+  /** Calls whose own time, or whose request's time, ran out. */
   readonly timedOut: number;
-  /** … whose client left or whose signal aborted … */
+  /** Calls whose client left or whose signal aborted. */
   readonly cancelled: number;
-  /** … that found no room to wait, or the pool closed … */
+  /** Calls that found no room to wait or a closed pool, or were refused for their `size`. */
   readonly refused: number;
-  /** … and whose worker died. */
+  /** Calls whose worker died. */
   readonly died: number;
-  /** From the call to its start. */
+  /** How long calls waited for a worker. */
   readonly wait: Percentiles;
-  /** From its start to its end. */
+  /** How long calls ran. */
   readonly run: Percentiles;
   /** Of each function with a `size` that was called: what was learnt, and what was refused by it. */
   readonly functions: readonly AdmissionStats[];

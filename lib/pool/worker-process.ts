@@ -13,7 +13,7 @@ import { SCRIPT } from '../worker/current-task';
 import type { Call } from './call';
 import { environmentOf } from './inherited';
 
-/** How long a worker may take to come up: one that hangs in what it preloads would hold its place for ever. */
+/** How long a worker may take to come up. One that hangs in a preloaded module would keep its place for ever. */
 const START_MS = 30_000;
 /** From the abort to the kill, for a task that does not end by itself. */
 const GRACE_MS = 100;
@@ -48,9 +48,9 @@ export class WorkerProcess {
   reclaimed = false;
   /** True until its first idle moment. */
   neverReady = true;
-  /** It could not be forked, or did not come up in time: another would do the same. */
+  /** Set if it could not be forked or did not come up in time: another worker would fail the same way. */
   whyNotReady: Error | undefined;
-  /** It ended while it imported a module, which the next will not. */
+  /** It ended while it imported a module. The next worker does not import that module ahead of calls. */
   endedByModule = false;
   readonly #pool: workerpool.Pool;
   readonly #child: ChildProcess;
@@ -124,7 +124,7 @@ export class WorkerProcess {
     else this.#start(call);
   }
 
-  /** A call that is given up meanwhile leaves the import alone: the next one will need it, too. */
+  /** The import goes on if the call is given up meanwhile, since the next call needs it, too. */
   async #importFor(call: Call, url: string): Promise<void> {
     if (!(await this.#import([url]))) return;
     if (call.ending === undefined) this.#start(call);
@@ -134,13 +134,13 @@ export class WorkerProcess {
   /** @returns whether the worker has survived it; modules that cannot be imported fail their own calls */
   async #import(urls: readonly string[], begun?: Promise<string[]>): Promise<boolean> {
     this.#importing = urls;
-    // While this process was busy, the worker may have come up: that is heard of before the immediate.
+    // If this process was busy, the answer may have come already; it is read before the immediate runs.
     background.runInAsyncScope(() => this.#after(START_MS, () => setImmediate(() => this.#giveUpStart(urls))));
     try {
       const imported: string[] = await (begun ?? this.#pool.exec('load', [urls]));
       for (const url of imported) this.#imported.add(url);
     } catch {
-      this.kill(); // What made the connection fail, the exit says.
+      this.kill(); // The reason is in the exit that follows.
     }
     this.#stopTimers();
     this.#importing = [];
@@ -174,14 +174,14 @@ export class WorkerProcess {
       );
   }
 
-  /** With all the processes that its tasks have started: it leads a group of its own. */
+  /** Kills it together with the processes that its tasks have started: it leads a process group. */
   kill(): void {
     if (this.state === 'gone') return;
     const { pid } = this.#child;
     try {
       if (pid !== undefined && process.platform !== 'win32') process.kill(-pid, 'SIGKILL');
     } catch {
-      // Of what has ended already, nothing is left to be killed.
+      // The process group has ended already.
     }
     this.#child.kill('SIGKILL');
     if (this.state === 'leaving') return;
@@ -198,7 +198,7 @@ export class WorkerProcess {
   }
 
   #onEvent(call: Call, event: WorkerEvent): void {
-    // What an earlier call left behind may still tell of itself.
+    // Callbacks that an earlier call left behind may still report.
     if (this.#call !== call || event.call !== call.id) return;
     if ('listens' in event) {
       this.#listens = true;
@@ -242,11 +242,11 @@ export class WorkerProcess {
 
   #tell(call: Call): void {
     if (!this.#child.connected) return;
-    // In workerpool's own terms, past its queue: the worker is busy, and hears this between two of its steps.
+    // A message of workerpool's, but past its queue: the worker reads it while the task awaits something.
     this.#child.send({ id: -1, method: 'abort', params: [call.id, packThrown(call.reason)] }, () => {});
   }
 
-  /** Without an order, the worker takes a SIGINT for one of a process manager's; so it repeats the signal itself. */
+  /** The order tells the worker that the SIGINT is not a process manager's. The worker then repeats the signal itself. */
   #interrupt(call: Call): void {
     this.#interrupted = true;
     this.#ledger.order(call.id);
@@ -268,18 +268,18 @@ export class WorkerProcess {
     this.reclaimed ||= call?.ending !== undefined;
     this.#call = undefined;
     this.#stopTimers();
-    // workerpool notices an idle worker's death, and gives its debug port back, only when asked to run something.
+    // workerpool sees the death of an idle worker, and frees its debug port, only at the next call.
     if (call === undefined && !this.neverReady) this.#pool.exec('load', [[]]).catch(() => {});
     const note = this.#ledger.close();
     const importing = this.#importing[NOTES.indexOfImport(note) ?? -1];
     if (importing !== undefined) this.#forgetModule(importing);
-    // A module that ends its process does so every time.
+    // A module that ends its process would do so again.
     const isOwnFault = note === undefined || note === call?.id || (importing !== undefined && death.signal === null);
     if (call !== undefined) this.#settleAfterDeath(call, death, isOwnFault);
     this.#events.onGone(this, death);
   }
 
-  /** One that ended its worker, or took too long, is no longer imported ahead of calls: others' would never run. */
+  /** A module that ended its worker or took too long is not imported ahead of calls any more: no other call would run. */
   #forgetModule(url: string): void {
     this.#modules.delete(url);
     this.endedByModule = this.whyNotReady === undefined;
@@ -300,7 +300,7 @@ function forkPool({ env, execArgv }: WorkerProcessOptions, ledger: Ledger, modul
   const pool = workerpool.pool(SCRIPT, {
     workerType: 'process',
     maxWorkers: 1,
-    // How long workerpool waits for what has already exited.
+    // How long workerpool waits for a process that has already exited.
     workerTerminateTimeout: 1,
     forkArgs: [String(process.pid), ledger.file],
     forkOpts: {
@@ -315,7 +315,7 @@ function forkPool({ env, execArgv }: WorkerProcessOptions, ledger: Ledger, modul
   const onFork = (message: unknown) => {
     child = (message as { process: ChildProcess }).process;
   };
-  // workerpool appends the parent's memory and inspector flags, which would beat the worker's own.
+  // workerpool appends the parent's memory and inspector flags, which would override the worker's own.
   const { execArgv: own } = process;
   process.execArgv = [];
   subscribe('child_process', onFork);
@@ -337,8 +337,8 @@ const MOST_SAID = 4000;
 const ASK_MS = 10_000;
 
 /**
- * Starts a worker as one that died before it was ready was started, and hears what it says: the standard error of the
- * others is the app's own. One that comes up, this time, is ended.
+ * Finds out why a worker died before it was ready: starts another in the same way, and reads its standard error, which
+ * workers share with the app. If this one comes up, it is ended.
  */
 export async function whyNotReady(options: WorkerProcessOptions, { exitCode, signal }: Death): Promise<unknown> {
   if (signal !== null) return startError(`It was ended by ${signal} before it was ready`);
@@ -368,16 +368,16 @@ function askOne({ env, execArgv }: WorkerProcessOptions): Promise<string> {
     const tell = () => resolve(said.trim());
     child.once('error', reject);
     child.once('close', tell);
-    child.once('exit', () => setTimeout(tell, GRACE_MS)); // What it started may still hold its standard error.
+    child.once('exit', () => setTimeout(tell, GRACE_MS)); // Its own children may still hold its standard error.
   });
 }
 
-/** What a worker notes and what it is ordered; see the worker's side. */
+/** The worker's note and the parent's order; see `lib/worker/cells.ts`. */
 export interface Ledger {
-  /** Empty where there is nowhere to write. */
+  /** The path; empty if there is nowhere to write. */
   readonly file: string;
   order(call: number): void;
-  /** @returns what was noted last; `undefined` where that is not known */
+  /** @returns the last note; `undefined` if it is not known */
   close(): number | undefined;
 }
 
@@ -386,13 +386,13 @@ export function createLedger(): Ledger {
   const value = new Float64Array(1);
   let fd: number | undefined;
   const close = () => {
-    if (fd === undefined) return; // Not even removing is allowed everywhere.
-    rmSync(file, { force: true }); // Where the worker did not get as far as that.
+    if (fd === undefined) return; // Under `--permission`, removing it may not be allowed either.
+    rmSync(file, { force: true }); // The worker may not have done so yet.
     closeSync(fd);
   };
   try {
     fd = openSync(file, 'wx+', 0o600);
-    writeSync(fd, new Float64Array(2)); // Before a call depends on it: a full disk takes the file, and no byte in it.
+    writeSync(fd, new Float64Array(2)); // Shows a full disk now: it takes a new file, but no byte in it.
   } catch {
     close();
     return { file: '', order() {}, close: () => undefined };

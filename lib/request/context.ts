@@ -71,7 +71,7 @@ export function currentDeadline(): Deadline | undefined {
   return currentContext()?.deadline;
 }
 
-/** The deadline that a call made now must keep. Error handlers have none: their answer comes of one that has passed. */
+/** The deadline that a call made now must keep. Error handlers have none, since theirs has passed. */
 export function deadlineOfCall(): RequestDeadline | undefined {
   const context = currentContext();
   if (context?.role !== 'handler') return undefined;

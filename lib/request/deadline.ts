@@ -22,7 +22,7 @@ export function deadlineOf(req: IncomingMessage, res: ServerResponse): RequestDe
   return existingDeadline(req) ?? makeDeadline(req, res);
 }
 
-/** On the request itself: a WeakMap of requests costs the garbage collector more than all the rest of this file. */
+/** Kept on the request itself: a WeakMap of requests costs the garbage collector more than all the rest of this file. */
 export function existingDeadline(req: IncomingMessage): RequestDeadline | undefined {
   const { deadline } = req as { deadline?: unknown };
   return deadline instanceof RequestDeadline ? deadline : undefined;
@@ -34,7 +34,7 @@ export function checkVersion(req: IncomingMessage): void {
   throw badOption('express-unblock: a request over HTTP/2 can have no deadline and no limit; serve it over HTTP/1.1');
 }
 
-/** Taken by a websocket library, or by a proxy: behind it stands a socket, not a response. */
+/** A websocket library or a proxy takes it: its connection becomes a plain socket without a response. */
 export function isUpgrade(req: IncomingMessage): boolean {
   return (req as { upgrade?: boolean }).upgrade === true;
 }
@@ -49,7 +49,7 @@ function makeDeadline(req: IncomingMessage, res: ServerResponse): RequestDeadlin
     throw badOption('express-unblock: req.deadline cannot be set, since req is frozen or not extensible');
   }
   guardRouters(req, nextFor);
-  // The headers of most requests are not read: Node parses them when they are first asked for.
+  // Node parses headers when they are first read, which costs time: those of a GET are not read here.
   const mayHaveBody = req.method !== 'GET' && req.method !== 'HEAD' && typeof req.push === 'function';
   if (mayHaveBody && hasBody(req)) watchChunks(req, deadline.handlers);
   return deadline;
@@ -59,7 +59,7 @@ export function hasBody({ headers }: IncomingMessage): boolean {
   return headers?.['content-length'] !== undefined || headers?.['transfer-encoding'] !== undefined;
 }
 
-/** A late handler begins no other. */
+/** Keeps a late handler from beginning the next. */
 function nextFor(req: IncomingMessage, res: ServerResponse, next: Next): Next | undefined {
   const deadline = existingDeadline(req);
   if (deadline === undefined) return next;
@@ -73,11 +73,11 @@ function nextFor(req: IncomingMessage, res: ServerResponse, next: Next): Next | 
 
 const queues = new WeakMap<Socket, Set<() => void>>();
 
-/** Behind an earlier request on its connection a response has no socket yet; Node 20 and 22 never tell it of the end. */
+/** A response queued behind another on its connection has no socket yet; on Node 20 and 22 it is never told of a close. */
 function onCloseInQueue(socket: Socket, res: ServerResponse, listener: () => void): void {
   const queue = queues.get(socket) ?? new Set();
   queues.set(socket, queue);
-  // One for all of them: Node would take as many as a client may send at once for a leak.
+  // One listener for all of them: Node warns of a leak if a client sends many requests at once.
   if (queue.size === 0) socket.on('close', tellQueue);
   queue.add(listener);
   res.once('socket', () => {
@@ -91,8 +91,8 @@ function tellQueue(this: Socket): void {
 }
 
 /**
- * At its `close`: the client did not wait for all of the response. What an error handler ended on a dead connection is
- * not finished; on Node 20 and 22 its `writableFinished` says yes.
+ * Asked at its `close`: the client left before the end of the response. On Node 20 and 22, `writableFinished` is true
+ * for a response that was ended on a dead connection, so that the socket is asked.
  */
 function isUnfinished(res: ServerResponse): boolean {
   return res.writableEnded === false || (res.socket ? res.socket.destroyed : res.writableFinished === false);
@@ -109,11 +109,11 @@ export class RequestDeadline implements Deadline {
   at = Number.POSITIVE_INFINITY;
   /** Why the work was stopped. */
   reason: unknown;
-  /** There from when the response was taken from the handlers until their last deeds have been told. */
+  /** Set when the response is taken from the handlers, until their late calls are not reported any more. */
   failure: Failure | undefined;
-  /** How many listened for `close` when the handler that runs now was begun. */
+  /** The number of `close` listeners when the current handler began. */
   closeListeners = 0;
-  /** What the request's headers say, once they were asked. */
+  /** What the request's headers say, once they were read. */
   upstream: UpstreamTime | undefined;
   #expiry: Expiry | undefined;
   #movers: Set<() => void> | undefined;
@@ -130,7 +130,7 @@ export class RequestDeadline implements Deadline {
       this.#isOver = true;
       this.#closedAt = Math.min(this.#closedAt, performance.now());
       this.clear();
-      // What outlives the request keeps its context, and must not keep its `req` and `res` as well.
+      // Timers and sockets that outlive the request keep its context; they must not keep its `req` and `res` as well.
       this.#expiry = undefined;
     };
     // The request's own 'close' comes as soon as its body was read, and does not mean that the client left.
@@ -154,8 +154,8 @@ export class RequestDeadline implements Deadline {
   }
 
   /**
-   * Whether a call for a request that was stopped must not begin. With the first one its handler is told; what goes on
-   * calling after that was opened for the whole app, such as a queue, and its calls run.
+   * Whether a call for a request that was stopped must not begin. The first refusal tells the handler. Code that still
+   * calls after that was opened for the whole app, such as a queue: its calls run.
    */
   refusesCalls(): boolean {
     const now = performance.now();
@@ -163,12 +163,12 @@ export class RequestDeadline implements Deadline {
     return now - this.#toldAt < TOLD_MS;
   }
 
-  /** What passes when a request that was given no limit is given one by its handler. */
+  /** The expiry to use if the handler of a request without a limit sets one. */
   offer(expiry: Expiry): void {
     if (!this.#isOver) this.#expiry ??= expiry;
   }
 
-  /** @param limit what the error tells, where part of it was over before the request came in */
+  /** @param limit the limit that the error tells; more than `left` if part of it was over before the request came in */
   start(expiry: Expiry, left: number, limit = left): void {
     if (this.#isOver) return;
     this.#expiry?.clear();
@@ -206,7 +206,7 @@ export class RequestDeadline implements Deadline {
     for (const listener of this.#movers ?? []) listener();
   }
 
-  /** Stops the work: there will be no answer from it. The first reason counts. */
+  /** Stops the work of the request. The first reason counts. */
   abort(reason: unknown): void {
     if (this.#isOver) return;
     this.#isOver = true;
@@ -222,12 +222,12 @@ export class RequestDeadline implements Deadline {
     return this.answering !== undefined && contexts.getStore() === this.answering;
   }
 
-  /** A `next` that goes nowhere once the response belongs to others than to whom it was given. */
+  /** A `next` that does nothing once the response has passed from those who got it to others. */
   guard(next: Next): Next {
     const given = this.answering;
     return (error) => {
       if (this.answering === given && given?.role === 'handler') next(error);
-      // From a callback that has lost the context, too.
+      // Also from a callback that has lost the context.
       else if (this.answering === given && given !== undefined) contexts.run(given, next, error);
       else if (this.mayAnswer()) next(error);
       else reportLate(this, 'next', error);

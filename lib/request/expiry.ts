@@ -6,18 +6,17 @@ let made = 0;
 
 let timer: NodeJS.Timeout | undefined;
 let wakesAt = Number.POSITIVE_INFINITY;
-/** Belongs to the `setTimeout` that made the timer; both change where tests install fake timers. */
+/** The counterpart of the `setTimeout` that made the timer: tests may replace both by fake ones. */
 let clearTimer = clearTimeout;
 
 const UNTRACKED = { requireManualDestroy: true };
 
 /**
- * A limit in time. Nearly all are cleared before they pass, and a Node timer for each would cost more than the rest of
- * a deadline: one timer serves them all. It stays where it is when the one that it was set for is cleared, and then
- * wakes once in vain.
+ * A limit in time. One Node timer serves all of them: nearly all are cleared before they pass, and a timer for each
+ * would cost more than the rest of a deadline. When the first one is cleared, the timer stays, and fires once in vain.
  *
- * What happens at the end runs in the async context in which the `Expiry` was made. It is a method, since a closure for
- * each request has its price, too.
+ * `expire` runs in the async context in which the `Expiry` was made. It is a method, since a closure for each request
+ * would cost time, too.
  */
 export abstract class Expiry extends AsyncResource implements HeapItem {
   /** When it passes, on the clock of `performance.now()`; `Infinity` while it is not set. */
@@ -59,7 +58,7 @@ function before(a: Expiry, b: Expiry): boolean {
   return a.at === b.at ? a.id < b.id : a.at < b.at;
 }
 
-/** Those of one limit come in the order of their times: they are chained, which takes one step. Others go in a heap. */
+/** Expiries of one limit come in the order of their times and are chained, which takes one step. Others go in a heap. */
 class Waiting {
   size = 0;
   readonly #heap = new Heap<Expiry>(before);
@@ -123,8 +122,8 @@ function wake(): void {
 }
 
 /**
- * Where the event loop was blocked, timers go before what came in meanwhile. Work whose result is here is done, and
- * throwing it away helps nobody: the limit passes once that has had its turn, if it still stands.
+ * After a block of the event loop, timers fire before the input that arrived meanwhile is read. That input may be the
+ * result of the work. So the limit passes one round later, if it still stands.
  */
 function confirm(expiry: Expiry, at: number): void {
   if (expiry.at === at) expiry.runInAsyncScope(expiry.expire, expiry);

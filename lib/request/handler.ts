@@ -14,7 +14,7 @@ export function handlerOf(run: (req: Request<any>) => Promise<unknown>): Request
       send(res, await contexts.run(context, run, req));
     } catch (error) {
       const failed = existingDeadline(req);
-      // The error handlers have it already.
+      // The error handlers have got it already.
       if (failed?.failure === undefined || error !== failed.reason) next(asError(error));
     }
   };

@@ -7,7 +7,7 @@ import { filterProcessEvents } from './patches';
 
 const late = channel('express-unblock:late');
 
-/** A request that failed while its handlers may be at work; kept while what they still do is told. */
+/** A request that failed while its handlers may be at work; kept while their late calls are reported. */
 export class Failure {
   readonly #since = performance.now();
   readonly #told = new Set<unknown>();
@@ -17,7 +17,7 @@ export class Failure {
     private readonly res: ServerResponse,
   ) {}
 
-  /** What is done late is told once, and each error of a handler's own besides. */
+  /** Reports the first late call, and each error of the handler's own. */
   tell(method: string, error: unknown, isOwnError: boolean): void {
     const event = isOwnError ? error : Failure;
     if (this.#told.has(event)) return;
@@ -28,14 +28,14 @@ export class Failure {
   }
 }
 
-/** Tells of what code does, or fails with, that has lost the response. */
+/** Reports a call or an error of code that no longer owns the response. */
 export function reportLate(deadline: RequestDeadline, method: string, error?: unknown): void {
   const isOwnError = error !== undefined && !isAbort(deadline, error);
   if (deadline.failure !== undefined) deadline.failure.tell(method, error, isOwnError);
   else if (isOwnError) warn(error);
 }
 
-/** Runs a handler's listener, whose error is the handler's. */
+/** Runs a handler's listener; its error counts as the handler's. */
 export function callLate(deadline: RequestDeadline, listener: () => unknown): void {
   try {
     contexts.run(deadline.handlers, listener);
@@ -47,10 +47,10 @@ export function callLate(deadline: RequestDeadline, listener: () => unknown): vo
 let forgives = false;
 
 /**
- * A handler that is stopped may well fail, if only because its signal aborted what it waited for; nobody waits for its
- * answer, and on Express 4 nobody is there to catch it. Node offers such errors to the process before it ends it.
- * Those of a late handler, told by the async context, and those that are the abort itself go no further; for all
- * others, listeners or none, nothing changes.
+ * A stopped handler may fail, often because its signal aborted the operation that it waited for. Nobody waits for its
+ * answer, and Express 4 does not catch its rejection. Node emits such errors on `process` before it ends the process.
+ * Errors of a late handler, known by the async context, and errors that are the abort itself are stopped there. All
+ * other errors are handled as without this.
  */
 export function forgiveLateErrors(): void {
   if (forgives) return;
@@ -73,7 +73,7 @@ function isLate(deadline: RequestDeadline): boolean {
   return deadline.failure !== undefined && !deadline.mayAnswer();
 }
 
-/** By these names, streams and body parsers say that a request was given up; an abort also comes as another's cause. */
+/** The codes by which streams and body parsers say that a request was aborted. It can also be the cause of another error. */
 const OF_ABORTS = ['ABORT_ERR', 'ECONNABORTED', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED'];
 
 function isAbort({ reason }: RequestDeadline, error: unknown): boolean {
@@ -88,7 +88,7 @@ function isAbort({ reason }: RequestDeadline, error: unknown): boolean {
 }
 
 export function warn(error: unknown): void {
-  // As text: an error of another realm is refused.
+  // Passed as text, since `emitWarning` refuses an error of another realm.
   if (isErrorLike(error)) process.emitWarning(error.message, { type: error.name, detail: framesOf(error) });
   else process.emitWarning(String(error));
 }

@@ -4,8 +4,8 @@ import { badOption } from '../errors';
 import { contexts, type RequestContext } from './context';
 
 /*
- * All that is patched on objects that are not ours. Nothing is, on a request, before its body is watched, it asks for
- * a `100 Continue`, or it has failed; an object that does not allow it stays as it is.
+ * All that is patched on objects that are not ours. A request is patched only if its body is watched, it asks for a
+ * `100 Continue`, or it has failed. An object that does not allow it stays as it is.
  *
  * | what                                | why no public way does it          | when Node or Express changes it              |
  * |-------------------------------------|------------------------------------|----------------------------------------------|
@@ -43,7 +43,7 @@ function wrap(object: object, name: string, around: (call: Method, args: any[], 
   });
 }
 
-/** Makes what is read from a property, and whether it is written, depend on who does it. */
+/** Makes reading and writing a property depend on the calling code. */
 function guard(object: object, name: string, read: (value: unknown) => unknown, mayWrite = () => true): boolean {
   let value = (object as Record<string, unknown>)[name];
   const get = () => read(value);
@@ -56,7 +56,7 @@ function guard(object: object, name: string, read: (value: unknown) => unknown, 
 // The request
 
 /**
- * Runs what reads a body in the context of its request: it arrives in that of its connection.
+ * Runs the readers of a body in the context of the request, since its bytes arrive in the context of the connection.
  *
  * @param look sees each chunk first, `null` for the end; true when it has taken it
  * @throws TypeError `ERR_UNBLOCK_BAD_OPTION` where that is impossible
@@ -70,12 +70,12 @@ export function watchChunks(
     if (look(args[0])) return true;
     return contexts.getStore() === context ? push(...args) : contexts.run(context, push, ...args);
   });
-  // Requests of tests may be no streams, or frozen.
+  // A request made by a test may be frozen, or not a stream.
   if (!isPossible || typeof req.push !== 'function')
     throw badOption('limitInput: the body of this req cannot be counted');
 }
 
-/** The stream ends for its readers only: IncomingMessage's own `_destroy` would take the connection with it. */
+/** Ends the stream for its readers only: the `_destroy` of IncomingMessage would destroy the connection. */
 export function endForReaders(req: IncomingMessage, take: (chunk: unknown) => boolean): void {
   put(req, 'push', take);
   put(req, '_destroy', (error: unknown, callback: Next) => callback(error));
@@ -90,7 +90,7 @@ export function onRead(req: IncomingMessage, listener: () => void): void {
   });
 }
 
-/** Handlers that go on see the request as it was, whatever the routers make of it for the error handlers. */
+/** Late handlers see the request as it was, while the routers change it for the error handlers. */
 export function freezeRoute(req: IncomingMessage, isLate: () => boolean): void {
   const seen = req as unknown as Record<string, unknown>;
   for (const name of ['url', 'baseUrl', 'params']) {
@@ -102,7 +102,7 @@ export function freezeRoute(req: IncomingMessage, isLate: () => boolean): void {
 
 // The response
 
-/** What writes to a response, Express's own methods first, so that a late call is reported by the name it was made. */
+/** All methods that write to a response; Express's first, so that a late call is reported by the name that was called. */
 const WRITERS = [
   ...['json', 'jsonp', 'send', 'sendFile', 'sendfile', 'sendStatus', 'download', 'redirect', 'render'],
   ...['writeHead', 'writeHeader', 'write', 'end', 'setHeader', 'setHeaders', 'appendHeader', 'removeHeader'],
@@ -127,7 +127,7 @@ export interface Reservation {
   readonly allows: () => boolean;
   /** The calling code is that of the handlers, which see a response that is over. */
   readonly isLate: () => boolean;
-  /** Told of a call that was refused; what it gives goes to the callback that was passed. */
+  /** Told of a refused call; the error that it returns goes to the callback of the call. */
   readonly refuse: (method: string) => unknown;
 }
 
@@ -140,16 +140,16 @@ export function reserve(res: ServerResponse, reservation: Reservation): boolean 
       const error = refuse(name);
       const callback = args.at(-1);
       if (typeof callback === 'function') process.nextTick(callback, error);
-      // To a stream that pipes, false means: wait.
+      // A piping stream waits after false.
       return name === 'write' ? false : self;
     });
     return isWrapped || !ESSENTIAL.includes(name);
   });
   for (const name of ['statusCode', 'statusMessage']) guard(res, name, (value) => value, allows);
-  // Behind an earlier request on its connection, a response is given its socket later, and flushed; each `drain` comes in
-  // the context of the write before it.
+  // A response queued behind another on its connection gets its socket, and is flushed, later. Each `drain` comes in the
+  // context of the write before it.
   if (!res.socket) wrap(res, 'assignSocket', (assign, args) => contexts.run(context, assign, ...args));
-  // `pipeline()` asks for `closed`, then `destroyed`, and refuses what is: from Node 24 on it leaves the source open.
+  // `pipeline()` reads `closed`, then `destroyed`. It refuses a destroyed stream, and from Node 24 on leaves the source open.
   let isPipeline = false;
   const get = () => {
     isPipeline = reservation.isLate();
@@ -165,8 +165,8 @@ export function reserve(res: ServerResponse, reservation: Reservation): boolean 
 }
 
 /**
- * Node's own methods, kept from before and called past the ones above, do nothing on a response that is over. To
- * whoever else looks, it is so only until the error handlers have begun: Node asks for it when the socket has drained.
+ * Shows a response as over to the late handlers: Node's own methods, which they may have kept, then do nothing. Others
+ * see it as over only until the error handlers have begun, since Node reads it when the socket has drained.
  */
 export function showAsOver(
   res: ServerResponse,
@@ -178,7 +178,7 @@ export function showAsOver(
   return guard(res, name, (value) => !isOpen() && (value || isOver()));
 }
 
-/** Tells before an answer begins that may go on for long: by `write` and `flushHeaders`, not by `end`. */
+/** Tells before an answer begins that may take long: with `write` or `flushHeaders`, not with `end`. */
 export function beforeWrite(res: ServerResponse, listener: () => void): void {
   for (const name of ['write', 'flushHeaders']) {
     wrap(res, name, (write, args) => {
@@ -189,8 +189,8 @@ export function beforeWrite(res: ServerResponse, listener: () => void): void {
 }
 
 /**
- * Makes a response the last on its connection, whatever the app says: Node lets a `Connection` header, which many set
- * for a stream of events, outweigh `shouldKeepAlive`.
+ * Makes a response the last on its connection. Node prefers a `Connection` header of the app, which many set for a
+ * stream of events, to `shouldKeepAlive`.
  */
 export function closeWithHead(res: ServerResponse, mustClose: () => boolean): void {
   wrap(res, 'writeHead', (writeHead, args) => {
@@ -202,7 +202,7 @@ export function closeWithHead(res: ServerResponse, mustClose: () => boolean): vo
 
 const isConnection = (name: unknown): boolean => /^connection$/i.test(String(name));
 
-/** Headers come as an object, as names and values in turn, or as pairs of them. */
+/** Headers are an object, a list of names and values in turn, or a list of pairs. */
 function closing(headers: unknown): unknown {
   if (Array.isArray(headers)) {
     return headers.map((part, i) => (i % 2 === 1 && isConnection(headers[i - 1]) ? 'close' : closing(part)));
@@ -215,7 +215,7 @@ function closing(headers: unknown): unknown {
 
 // The connection, the server, the process
 
-/** Node ends a connection with `destroySoon()` once its last response is out. @returns puts Node's own back */
+/** Node ends a connection with `destroySoon()` after its last response. @returns a function that restores Node's own */
 export function replaceDestroySoon(socket: Socket, replacement: () => void): () => void {
   const own = Object.getOwnPropertyDescriptor(socket, 'destroySoon');
   put(socket, 'destroySoon', replacement);
@@ -225,14 +225,14 @@ export function replaceDestroySoon(socket: Socket, replacement: () => void): () 
   };
 }
 
-/** Everything by which a server hands on what came in on a connection; all begin with the request but the last. */
+/** All events by which a server hands on input of a connection. Their first argument is the request, except for the last. */
 const HANDED_ON = ['request', 'checkContinue', 'checkExpectation', 'upgrade', 'connect', 'dropRequest', 'clientError'];
 
 const ARE_YOU_THERE = Symbol('express-unblock');
 
 /** @param takes true for what must not be handed on @returns false if impossible */
 export function filterConnections(server: Server, takes: (socket: Socket) => boolean): boolean {
-  // Others who have wrapped `emit`, too, may have put back what they had.
+  // Other packages that wrap `emit`, too, may have restored the method from before ours.
   const question = { answered: false };
   (server.emit as Method).call(server, ARE_YOU_THERE, question);
   if (question.answered) return true;
@@ -248,8 +248,9 @@ export function filterConnections(server: Server, takes: (socket: Socket) => boo
 const OF_ERRORS = ['unhandledRejection', 'uncaughtException', 'uncaughtExceptionMonitor'];
 
 /**
- * Others replace `process.emit` and put it back, in whatever order: the property stays theirs. Who reads it where an
- * event may have to be stopped, as Node does to tell of an error, gets a function that asks `stops` first.
+ * Other packages replace `process.emit` and restore it in any order, so the property stays theirs. Only its reading is
+ * patched: while an event may have to be stopped, the reader (Node, when it tells of an error) gets a function that asks
+ * `stops` first.
  */
 export function filterProcessEvents(mayStop: () => boolean, stops: (event: string, error: unknown) => boolean): void {
   let emit = process.emit as Method;
@@ -280,15 +281,15 @@ type NextFor = (req: IncomingMessage, res: ServerResponse, next: Next) => Next |
 const guarded = new WeakSet<object>();
 
 /**
- * Routers hand every handler the same `next`, with which a late one would begin the next handler of its route, or use
- * up the error handlers. Each call of a layer is where they can be told apart.
+ * A router gives every handler the same `next`. With it, a late handler would begin the next handler of its route, or
+ * use up the error handlers. Here each handler gets its own.
  *
  * @param nextFor gives the `next` for a handler that is about to begin; `undefined` if it must not
  */
 export function guardRouters({ app }: Routed, nextFor: NextFor): void {
   if (!app || guarded.has(app)) return;
   guarded.add(app);
-  // Express 4 throws on `app.router`.
+  // Reading `app.router` throws on Express 4.
   const [layer] = (app._router ?? app.router)?.stack ?? [];
   const layers = layer && (Object.getPrototypeOf(layer) as Record<string, Method>);
   if (!layers || guarded.has(layers)) return;

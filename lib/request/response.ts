@@ -10,7 +10,7 @@ import { freezeRoute, type Next, type Reservation, reserve, showAsOver } from '.
 /** How long the app's error handlers may stay silent before a bare response goes out in their place. */
 const PATIENCE_MS = 1000;
 
-/** Headers that tell of the body the handler never sent; all others (CORS, security, request id) stay. */
+/** Headers that describe the body that the handler did not send. All others (CORS, security, request id) stay. */
 const OF_THE_BODY =
   /^(content-(?!security-policy).*|etag|last-modified|cache-control|expires|age|pragma|accept-ranges|location|refresh|transfer-encoding|trailer|(repr-)?digest|sourcemap|warning|(surrogate|cdn-cache)-control|x-sendfile|x-accel-.*)$/i;
 
@@ -20,10 +20,10 @@ export type Failing = Pick<HttpError, 'status'>;
 export type Routed = IncomingMessage & { next?: unknown };
 
 /**
- * Where an error found later than `next` was called leaves the routers. Had the handler called `next(error)`, the
- * innermost router that is at work now would have it first: Express keeps that router's own `next` on the request.
+ * Gives an error that is found after `next` was called to the router that would have got it from the handler: the
+ * innermost one that is at work now. Express keeps the `next` of that router on the request.
  *
- * @param outermost the one that was on the request when `next` was given
+ * @param outermost the `next` that was on the request when this middleware was called
  */
 export function exitOf(req: Routed, res: ServerResponse, next: Next, outermost = req.next): (error: Failing) => void {
   return (error) => {
@@ -32,7 +32,7 @@ export function exitOf(req: Routed, res: ServerResponse, next: Next, outermost =
       if (typeof innermost === 'function' && innermost !== outermost) innermost(error);
       else next(error);
     } catch (cause) {
-      // Express itself throws where others have made a request that takes no new properties.
+      // Express itself throws if a request takes no new properties.
       warn(cause);
       answerBare(req, res, error.status);
     }
@@ -40,9 +40,9 @@ export function exitOf(req: Routed, res: ServerResponse, next: Next, outermost =
 }
 
 /**
- * Takes the response from handlers that may be at work, and gives it to the app's error handlers: until it is over,
- * only what they do, at once or later, goes through; what the handlers still do neither throws nor sends a byte.
- * Where that cannot be done with this `res`, a bare answer goes out instead.
+ * Takes the response from the handlers and gives it to the app's error handlers. From then on only the error handlers
+ * can write, at once or later; calls of the handlers neither throw nor send a byte. If this `res` does not allow that, a
+ * bare answer is sent instead.
  *
  * @param proceed calls the error handlers
  */
@@ -64,17 +64,17 @@ export function takeOver(req: IncomingMessage, res: ServerResponse, error: Faili
   contexts.run(errorHandlers, proceed);
 }
 
-/** Fails a request whose handlers have begun to answer: only a cut tells the client that the response is not whole. */
+/** Fails a request whose answer has begun. Only a cut connection tells the client that the response is not complete. */
 export function cutOff(req: IncomingMessage, res: ServerResponse, error: Failing): void {
   const deadline = deadlineOf(req, res);
   fail(deadline, req, res, undefined);
-  // To a client of HTTP/1.0, a connection that ends in order is the end of a whole response.
+  // To an HTTP/1.0 client, an orderly end of the connection means a complete response.
   if (req.httpVersionMinor === 0 && !(req.socket as TLSSocket).encrypted) req.socket.resetAndDestroy?.();
   else res.destroy?.();
   deadline.abort(error);
 }
 
-/** From here on what the handlers do is late. */
+/** From here on, the handlers are late. */
 function fail(
   deadline: RequestDeadline,
   req: IncomingMessage,
@@ -104,13 +104,13 @@ function prepare(req: IncomingMessage, res: ServerResponse, error: Failing, cont
   };
   const reservation: Reservation = { context, allows: () => deadline.mayAnswer(), isLate, refuse };
 
-  // What the handlers prepared goes first, while everything may still be written.
+  // First drops what the handlers prepared, while writing is still allowed.
   dropBodyHeaders(res);
   Reflect.set(res, 'statusCode', error.status);
   Reflect.set(res, 'statusMessage', '');
   const isReserved = reserve(res, reservation);
   tellClosed(res, deadline);
-  // A handler that was just told takes what had not ended by then for a client that left.
+  // A handler that reads `finished` in its `close` listener has to see false: the client has got nothing.
   if (!isReserved || !showAsOver(res, 'finished', reservation)) {
     answerBare(req, res, error.status);
     return;
@@ -122,8 +122,8 @@ function prepare(req: IncomingMessage, res: ServerResponse, error: Failing, cont
 }
 
 /**
- * By `close` on an unfinished response, handlers and proxies know that nobody waits any more. It is told to what the
- * handler has registered since it began; the middlewares before it still have the error's answer to see.
+ * Handlers and proxies take `close` on an unfinished response as the sign that nobody waits any more. It is emitted to
+ * the listeners added since the current handler began; those of earlier middlewares are still to see the error's answer.
  */
 function tellClosed(res: ServerResponse, deadline: RequestDeadline): void {
   for (const listener of (res.rawListeners?.('close') ?? []).slice(deadline.closeListeners)) {
@@ -133,8 +133,8 @@ function tellClosed(res: ServerResponse, deadline: RequestDeadline): void {
 }
 
 /**
- * Nobody would ever close a file that is piped into a response that takes nothing. Until the source has begun to flow,
- * it stays piped: `write()` tells it to wait, without which one that reads synchronously would never stop.
+ * Destroys a source that is piped into a response which takes nothing; nobody else would close its file. It happens one
+ * tick later: until the source has begun to flow, it must stay piped, so that `write()` can tell it to wait.
  */
 function endPipe(source: NodeJS.ReadableStream, res: ServerResponse, refuse: (method: string) => unknown): void {
   process.nextTick(() => {
@@ -149,7 +149,7 @@ function dropBodyHeaders(res: ServerResponse): void {
   for (const name of res.getHeaderNames?.() ?? []) if (OF_THE_BODY.test(name)) res.removeHeader(name);
 }
 
-/** Straight from the prototype, past whatever wrapped this response and may be what hangs. */
+/** Calls the methods of the prototype: a wrapper of this response may be what hangs. */
 function answerBare(req: IncomingMessage, res: ServerResponse, status: number): void {
   if (res.headersSent) return;
   const { writeHead, end } = res instanceof ServerResponse ? ServerResponse.prototype : res;

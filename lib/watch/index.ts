@@ -96,7 +96,7 @@ function start(log: (line: string) => void): Running {
   };
   try {
     checkPermissions();
-    // Whoever is not watched does not load it, and it cannot be loaded where Node has no inspector.
+    // Loaded only when needed: it cannot be loaded where Node has no inspector.
     const { MainThread } = require('./main-thread') as typeof import('./main-thread');
     thread = new MainThread({ onBlock: (block) => reporter.onBlock(block), lastLine, onError: giveUp });
     Object.assign(running, thread.questions);

@@ -75,7 +75,7 @@ function stackOf(callee: (...args: never[]) => unknown): readonly NodeJS.CallSit
     Error.stackTraceLimit = DEEPEST_STACK;
     Error.captureStackTrace(holder, callee);
     const { stack } = holder;
-    // Text, where an error's stack was being prepared at this very moment.
+    // It is text if an error's stack is being prepared at this very moment.
     return Array.isArray(stack) ? stack : [];
   } finally {
     Error.prepareStackTrace = prepareStackTrace;
@@ -107,7 +107,7 @@ export class MainThread {
   #timer: NodeJS.Timeout | undefined;
   #awakeUntil = 0;
   #beatAt = 0;
-  /** What is read once in a period: at every request it would cost too much. */
+  /** Read once in a period, since reading it at every request would cost too much. */
   #read = { at: 0, active: 0, cpuMs: 0 };
 
   constructor(events: MainThreadEvents) {
@@ -116,7 +116,7 @@ export class MainThread {
     this.#worker = new Worker(path.join(__dirname, 'thread.js'), {
       name: 'express-unblock watch',
       workerData,
-      // What the app preloads has no business there.
+      // Modules that the app preloads must not run there.
       execArgv: [],
       env: {},
     });
@@ -145,7 +145,7 @@ export class MainThread {
     void this.#worker.terminate();
   }
 
-  /** What came before was the app's start. */
+  /** Blocks before this are the app's start. */
   #begin = (): void => {
     if (this.#period > 0) return;
     this.#gcObserver.observe({ entryTypes: ['gc'] });
@@ -192,7 +192,7 @@ export class MainThread {
     this.#read = { at: now, active: performance.eventLoopUtilization().active, cpuMs: cpuMs() };
     const samples = this.#samples;
     this.#samples = [];
-    // Waiting for events is no block, even where a busy machine lets this thread wake up late.
+    // Waiting for events is no block, even if a busy machine wakes this thread up late.
     const ms = Math.min(gap, this.#read.active - before.active);
     if (samples.length === 0 || ms < this.#threshold) {
       this.#gcs = this.#gcs.filter(({ startTime }) => startTime > before.at);

@@ -24,7 +24,7 @@ interface Frame {
   readonly line: number | null;
   readonly column: number | null;
   readonly from: 'app' | 'library' | 'node' | 'engine';
-  /** It does not run; it awaits what runs. */
+  /** It awaits the function that runs. */
   readonly awaits: boolean;
   /** Lines of the file that runs: where the function begins, and where it is now. */
   readonly begins: number | null;
@@ -40,7 +40,7 @@ const EXPRESS_RESPONSE = /[\\/]express[^\\/]*[\\/]lib[\\/]response\.js$/;
 const INSTALLED_APP = /^.*[\\/]node_modules[\\/](@[^\\/]+[\\/])?[^\\/]+[\\/]/.exec(process.argv[1] ?? '')?.[0] ?? '';
 
 export function placeOf({ sites, late }: Sample): Place {
-  // The first is the inspector's question.
+  // The first frame is the inspector's own question.
   const all = sites.slice(1);
   const frames = (late && isAtEntry(all[0]) ? all.slice(1) : all).map(frameOf);
   const app = frames.findIndex(({ from }) => from === 'app');
@@ -129,7 +129,7 @@ function frameOf(site: NodeJS.CallSite): Frame {
   return { name, file, line, column, from, awaits: site.isAsync(), ...lines };
 }
 
-/** V8 takes a function that has no name of its own by the path to it. */
+/** V8 names a function without a name by the path to it. */
 function nameOf(site: NodeJS.CallSite): string {
   return (site.getFunctionName() ?? ANONYMOUS).replace(/^.*\.(?=\w)/, '');
 }
@@ -147,7 +147,7 @@ interface Position {
 /** In the source as it was written, where Node has its source map. */
 function positionOf(site: NodeJS.CallSite): Position {
   const script = site.getScriptNameOrSourceURL();
-  // Code that a template engine has compiled is at home where it was compiled.
+  // Code compiled by a template engine belongs to the place that compiled it.
   const [, origin] = /\((?!eval at )([^()]+):\d+:\d+\)/.exec(site.getEvalOrigin() ?? '') ?? [];
   const file = script || origin || '';
   const line = site.getLineNumber();

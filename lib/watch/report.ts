@@ -109,13 +109,13 @@ interface Found {
   readonly agree: boolean;
 }
 
-/** What most of the block's time was spent in. */
+/** The place in which most of the block's time was spent. */
 function find({ samples }: Block): Found | undefined {
   const ofOne = heaviest(samples, ({ request }) => request);
   const placed = ofOne.map((sample) => ({ sample, weight: sample.weight, place: placeOf(sample) }));
   const known = placed.filter(({ place }) => place.known);
   const inOne = heaviest(known.length > 0 ? known : placed, ({ place }) => place.key);
-  // What answered late may stand behind what it waited for; two that did not are surer of the place.
+  // A late answer may be from after the native code that delayed it; two samples in time are surer of the place.
   const prompt = inOne.filter(({ sample }) => !sample.late);
   const [found] = heaviest(prompt.length > 1 ? prompt : inOne, ({ place }) => place.at);
   if (found === undefined) return undefined;
