@@ -152,7 +152,7 @@ async function measurePoint({ variant, workers, tally, works, mix, cpuPerUnit, s
     return {
       inTime: (counted.filter(({ ok }) => ok).length * 1000) / window,
       wasted: (wasted * cpuPerUnit) / (lasting + patience),
-      told: counted.filter((answer) => !answer.ok && !isPossible(answer)).map(({ ms }) => ms),
+      told: counted.filter((answer) => !answer.ok && !isPossible(answer)).map(({ latency }) => latency),
       pings: answers.filter(({ path: asked, at }) => asked === '/ping' && at >= ramp).map(pingOf),
     };
   } finally {
@@ -161,8 +161,8 @@ async function measurePoint({ variant, workers, tally, works, mix, cpuPerUnit, s
 }
 
 /** One without an answer counts as long as its client has waited. */
-function pingOf({ ok, ms, limit }) {
-  return ok ? ms : limit;
+function pingOf({ ok, latency, limit }) {
+  return ok ? latency : limit;
 }
 
 function report({ loads, results, workers, plan, passes }) {

@@ -6,7 +6,7 @@ import { setTimeout as wait } from 'node:timers/promises';
  * do, and counts its latency from then. A client that has no answer by its `limit`, or else by `giveUp` ms, hangs up.
  *
  * @param arrivals `{ at, path, limit?, … }`, in the order of `at` (ms from now)
- * @returns the arrivals with `ms` and `ok`
+ * @returns the arrivals with `latency`, in ms, and `ok`
  */
 export async function sendOpenLoop(port, arrivals, giveUp) {
   // A new connection each: different clients.
@@ -26,8 +26,8 @@ export async function sendOpenLoop(port, arrivals, giveUp) {
       const elapsed = () => performance.now() - began - arrival.at;
       const end = (status) => {
         clearTimeout(patience);
-        const ms = elapsed();
-        resolve({ ...arrival, ms, ok: status === 200 && ms <= limit });
+        const latency = elapsed();
+        resolve({ ...arrival, latency, ok: status === 200 && latency <= limit });
       };
       const request = get({ host: '127.0.0.1', port, agent, path: arrival.path }, (res) => {
         res.resume().once('close', () => end(res.complete ? res.statusCode : 0));

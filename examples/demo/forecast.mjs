@@ -9,10 +9,14 @@ const TIMES = Array.from({ length: 30 }, (_, n) => Math.round(1.482 ** n));
 /** A comparison that takes this long tells enough of those that take longer. */
 const LONG_MS = 2000;
 
-export function createForecast({ compare, events }) {
+/** As sure as this, it is sure for half a minute more without another run. */
+const SURE = 0.6;
+
+export function createForecast({ compare, pool, events }) {
   const runs = [];
   let isLearning = false;
   let told = 0;
+  const isSure = () => pool.stats().functions.some(({ certainty }) => certainty >= SURE);
 
   // Of all offloaded functions, only the one with a size has something to forecast.
   tracingChannel('express-unblock:offload').subscribe({
@@ -43,11 +47,11 @@ export function createForecast({ compare, events }) {
      * Short ones take about the same time, whatever their length, and tell nothing of long ones.
      */
     async learnFrom(text) {
-      if (isLearning || compare.manages('1s') !== undefined) return;
+      if (isLearning || isSure()) return;
       isLearning = true;
       try {
         // Where run times have changed since, as on a machine that was busy, once is not enough.
-        for (let tries = 0; tries < 4 && compare.manages('1s') === undefined; tries++) {
+        for (let tries = 0; tries < 4 && !isSure(); tries++) {
           for (let size = 40_000, ms = 0; size < 120_000 && ms < LONG_MS; size = Math.round(size * 1.06)) {
             await compare(text.slice(0, size));
             ms = runs.at(-1).runMs;
