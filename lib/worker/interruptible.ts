@@ -39,7 +39,7 @@ const NESTED = 8;
  * @throws whatever `fn` throws, or the error of Node when interrupted, which `wasInterrupted` recognises
  */
 export function interruptible<T>(call: number, fn: () => T, careful: boolean): T {
-  return isKept() ? enter(call, fn, careful) : sheltered(() => enter(call, fn, careful));
+  return isKept() ? enter(call, fn, careful) : sheltered(call, () => enter(call, fn, careful));
 }
 
 function enter<T>(call: number, fn: () => T, careful: boolean): T {
@@ -71,7 +71,7 @@ function enter<T>(call: number, fn: () => T, careful: boolean): T {
  * call may be interrupted more than once: by the keeper, which repeats signals, and by process managers. Scripts around
  * the call take those.
  */
-function sheltered<T>(fn: () => T): T {
+function sheltered<T>(call: number, fn: () => T): T {
   let settle = (): T => {
     throw INTERRUPTED;
   };
@@ -82,7 +82,7 @@ function sheltered<T>(fn: () => T): T {
       } catch {
         // This script has taken a signal.
       }
-      leaveToKeeper();
+      leaveToKeeper(call);
       return;
     }
     try {
@@ -102,9 +102,10 @@ function sheltered<T>(fn: () => T): T {
 }
 
 /** A keeper that has come up may be about to send one more signal: wait until it would take that signal itself. */
-function leaveToKeeper(): void {
+function leaveToKeeper(call: number): void {
   leave(); // A script that a signal has ended did not.
-  if (Atomics.load(cells, CELLS.guarded) > 0) Atomics.wait(cells, CELLS.inside, 0);
+  const isUp = Atomics.load(cells, CELLS.guarded) > 0 || Atomics.load(cells, CELLS.interrupted) === call;
+  if (isUp) Atomics.wait(cells, CELLS.inside, 0);
 }
 
 function runScript<T>(fn: () => T): T {
