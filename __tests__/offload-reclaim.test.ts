@@ -316,6 +316,21 @@ it('an interrupt in the middle of a require() leaves no half-loaded module to th
   }
 }, 60_000);
 
+it('nor in the middle of loading a global', async () => {
+  const load = () => {
+    for (const use of [() => performance.now(), () => crypto.subtle, () => new Blob(['']), () => new Response('')])
+      use();
+    for (;;);
+  };
+  const use = () => [performance.now() > 0, typeof crypto.subtle, typeof Blob, typeof Response];
+  for (let ms = 1; ms <= 12; ms++) {
+    await using fresh = createPool({ workers: 1 });
+    await fresh.ready();
+    await offload(load, { pool: fresh, timeout: ms })().catch(() => {});
+    expect(await offload(use, { pool: fresh })()).toEqual([true, 'object', 'function', 'function']);
+  }
+}, 60_000);
+
 it.each([
   [
     'a library that is already loaded',

@@ -13,7 +13,7 @@ import {
 } from '../wire';
 import { cellNumber, type Ledger } from './cells';
 import { type CurrentTask, currentTask, type TaskContext } from './current-task';
-import { interruptible, isKept, wasInterrupted } from './interruptible';
+import { interruptible, isKept, tookSignal, wasInterrupted } from './interruptible';
 import { importModule, isSpoiled, load, type TaskFunction, watchLoading } from './tasks';
 
 interface Known {
@@ -22,8 +22,8 @@ interface Known {
 }
 
 const tasks = new Map<number, Known>();
-/** Whether the call before this one was interrupted. */
-let interruptedBefore = false;
+/** Whether the call before this one has taken the signal that was sent for it. */
+let tookSignalBefore = false;
 
 interface WorkerSide {
   add(methods: WorkerMethods): void;
@@ -65,9 +65,9 @@ const methodsOf = (task: CurrentTask, ledger: Ledger, startKeeper: () => void): 
     tasks.set(id, known);
     const { name } = known.definition;
     ledger.note(call);
-    // Without a keeper nobody repeats signals: after an interrupt, none is left on its way.
-    const strays = careful && ledger.fd !== undefined && (isKept() || !interruptedBefore);
-    interruptedBefore = false;
+    // Without a keeper nobody repeats signals: once the call before has taken its signal, none is left on its way.
+    const strays = careful && ledger.fd !== undefined && (isKept() || !tookSignalBefore);
+    tookSignalBefore = false;
     try {
       // Loaded outside of the interruptible part: an interrupt in the middle would leave it half-loaded.
       const fn = known.fn ?? load(known.definition);
@@ -100,8 +100,8 @@ function succeeded(name: string, value: unknown): Outcome {
 const interrupted = packThrown(new Error('The task was interrupted by a SIGINT'));
 
 function failed(thrown: unknown): Outcome {
-  interruptedBefore = wasInterrupted(thrown);
-  return { ok: false, body: interruptedBefore ? interrupted : packThrown(thrown), spoiled: isSpoiled() };
+  tookSignalBefore = tookSignal(thrown);
+  return { ok: false, body: wasInterrupted(thrown) ? interrupted : packThrown(thrown), spoiled: isSpoiled() };
 }
 
 function isThenable(value: unknown): value is PromiseLike<unknown> {

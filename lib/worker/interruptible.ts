@@ -154,6 +154,11 @@ export function isKept(): boolean {
 
 const INTERRUPTED = Object.assign(new Error('Interrupted'), { code: 'ERR_SCRIPT_EXECUTION_INTERRUPTED' });
 
+/** A signal has ended the call; not the parent's order alone, whose signal may still come. */
+export function tookSignal(error: unknown): boolean {
+  return error !== INTERRUPTED && wasInterrupted(error);
+}
+
 export function wasInterrupted(error: unknown): boolean {
   try {
     return (error as { code?: unknown } | null)?.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED';

@@ -78,23 +78,33 @@ function onlyMemberOf(object: object): unknown {
 let loading = 0;
 
 /**
- * A task was interrupted in the middle of a `require()`, which leaves a half-loaded module for the calls after it. An
- * interrupted function does not run its `finally`, so the count stays above 0.
+ * A task was interrupted while it loaded a module, which leaves a half-loaded one to the calls after it. An interrupted
+ * function does not run its `finally`, so the count stays above 0.
  */
 export function isSpoiled(): boolean {
   return loading > 0;
 }
 
-/** Counts every `require()` in this process, since libraries load parts of themselves on first use. */
+/** Counts every `require()`, and every use of a global that Node loads on first use, such as `performance`. */
 export function watchLoading(): void {
   const { prototype } = Module;
-  const { require } = prototype;
-  prototype.require = function watched(id) {
+  prototype.require = counted(prototype.require);
+  for (const [name, property] of Object.entries(Object.getOwnPropertyDescriptors(globalThis))) {
+    if (property.get === undefined || !property.configurable || IN_USE.has(name)) continue;
+    Object.defineProperty(globalThis, name, { ...property, get: counted(property.get) });
+  }
+}
+
+/** Loaded long before, and read often. */
+const IN_USE = new Set(['process', 'Buffer']);
+
+function counted<F extends (...args: any[]) => any>(load: F): F {
+  return function counted(this: unknown, ...args: unknown[]) {
     loading++;
     try {
-      return require.call(this, id);
+      return load.apply(this, args);
     } finally {
       loading--;
     }
-  };
+  } as F;
 }
