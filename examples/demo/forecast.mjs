@@ -12,7 +12,7 @@ const LONG_MS = 2000;
 /** As sure as this, it is sure for half a minute more without another run. */
 const SURE = 0.6;
 
-export function createForecast({ compare, pool, events }) {
+export function createForecast({ compare, warmUp, pool, events }) {
   const runs = [];
   let isLearning = false;
   let told = 0;
@@ -43,16 +43,17 @@ export function createForecast({ compare, pool, events }) {
     },
 
     /**
-     * Compares longer and longer parts of a text, where too little is known to go by: half of it fades in a minute.
-     * Short ones take about the same time, whatever their length, and tell nothing of long ones.
+     * Compares longer and longer parts of a text, where too little is known to go by: half of it fades in a minute. In a
+     * process that has only just started, the first ones would take longer than much longer ones do later.
      */
     async learnFrom(text) {
       if (isLearning || isSure()) return;
       isLearning = true;
       try {
+        for (let n = 0; n < 3; n++) await warmUp(text.slice(0, 60_000));
         // Where run times have changed since, as on a machine that was busy, once is not enough.
         for (let tries = 0; tries < 4 && !isSure(); tries++) {
-          for (let size = 40_000, ms = 0; size < 120_000 && ms < LONG_MS; size = Math.round(size * 1.06)) {
+          for (let size = 20_000, ms = 0; size < 250_000 && ms < LONG_MS; size = Math.round(size * 1.15)) {
             await compare(text.slice(0, size));
             ms = runs.at(-1).runMs;
           }

@@ -30,7 +30,7 @@ const plain = offload.module(module, options);
 const sized = offload.module(module, { ...options, size: (text) => text.length });
 
 const events = eventStream({ report: () => ({ pool: pool.stats(), forecast: forecast.report(DEADLINES) }) });
-const forecast = createForecast({ compare: sized.findSimilar, pool, events });
+const forecast = createForecast({ compare: sized.findSimilar, warmUp: plain.findSimilar, pool, events });
 const text = express.text({ limit: '5mb' });
 const deadline = timeout((req) => (DEADLINES.includes(req.query.deadline) ? req.query.deadline : '15s'));
 
