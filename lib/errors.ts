@@ -27,7 +27,7 @@ export type UnblockError = { [Name in keyof typeof factories]: Made<(typeof fact
 
 let create: typeof createHttpError | undefined;
 
-/** A third of the files of this package. An app loads it when it is set up, a worker with its first error, if ever. */
+/** `http-errors` is a third of the files of this package. An app loads it at setup, a worker with its first error. */
 export function loadErrors(): typeof createHttpError {
   create ??= require('http-errors') as typeof createHttpError;
   return create;
@@ -100,7 +100,7 @@ export function tooLarge(excess: Excess) {
     result: 'The result is larger than',
     progress: 'A progress report is larger than',
   }[measure];
-  // What the server itself has made is not the client's fault.
+  // The server's own result is not the client's fault.
   const status = measure === 'result' || measure === 'progress' ? 500 : 413;
   const message = `${what} the limit of ${limit}${measure === 'bytes' ? ' bytes' : ''}`;
   return failure<413 | 500, 'ERR_UNBLOCK_TOO_LARGE', Excess & { type: string }>(
@@ -123,7 +123,7 @@ export function tooSlow(facts: { limit: number; size: number; manages: number | 
   return failure(413, 'ERR_UNBLOCK_TOO_SLOW', message, facts);
 }
 
-/** Only the calls in front of this one are in its way. */
+/** The call itself would be in time; the calls before it take too long. */
 export function overloaded(retryAfter: number) {
   return unavailable('ERR_UNBLOCK_OVERLOADED', 'The backlog takes longer than the time limit', retryAfter);
 }
@@ -143,7 +143,7 @@ export function noSuchModule(module: string) {
   return failure(500, 'ERR_UNBLOCK_NO_SUCH_MODULE', `The service does not serve the module ${module}`, { module });
 }
 
-/** Packages that only a part of this one needs are installed by those who use that part. */
+/** Users of `express-unblock/bullmq` install the packages that only it needs. */
 export function missingPeer(name: string, cause: unknown): Error {
   const message = `express-unblock/bullmq needs the package ${name}: npm install bullmq ioredis`;
   return Object.assign(new Error(message, { cause }), { code: 'MODULE_NOT_FOUND' });
@@ -169,7 +169,7 @@ export function workerNotStarted(death: Death, cause: unknown) {
   return withCause(withoutStack(failure(500, 'ERR_UNBLOCK_WORKER_DIED', message, death)), cause);
 }
 
-/** The cause of the above, where no error of Node's tells it. */
+/** The cause of `workerNotStarted`, if no error of Node's tells it. */
 export function startError(reason: string): Error {
   return withoutStack(new Error(reason));
 }
@@ -180,7 +180,7 @@ export function notSerializable(what: string, task: string, cause: unknown) {
   return withCause(failure(500, 'ERR_UNBLOCK_NOT_SERIALIZABLE', message, {}), cause);
 }
 
-/** As `new Error(message, { cause })` does: where loggers look for it, and in no listing of the properties. */
+/** Sets the cause as `new Error(message, { cause })` does: as a property that is not enumerable. */
 function withCause<E extends Error>(error: E, cause: unknown): E {
   if (cause === undefined) return error;
   return Object.defineProperty(error, 'cause', { value: cause, writable: true, configurable: true });
@@ -190,14 +190,14 @@ export function badOption(message: string) {
   return misuse('ERR_UNBLOCK_BAD_OPTION', message);
 }
 
-/** Behind a parser there is nothing left to count, and a limit that counts nothing would let everything pass. */
+/** Behind a parser no bytes are left to count: the limit would let everything pass. */
 export function bodyAlreadyRead() {
   return badOption(
     'limitInput: must stand in front of what reads the body; behind it, pick what to measure with the option of',
   );
 }
 
-/** A bundler has left the files of the workers behind. */
+/** A bundle does not contain the files of the workers. */
 export function inBundle() {
   return badOption(
     'express-unblock: its workers run files of its own, so keep it out of the bundle and install it beside it: ' +
@@ -215,14 +215,14 @@ export function noSuchExport(name: string, file: string, exported: string[]) {
   return misuse('ERR_UNBLOCK_NO_SUCH_EXPORT', message);
 }
 
-/** What the import of a module ended in. It names the file, which the stack of what a module threw does by itself. */
+/** The error of a module that could not be imported. Its message names the file, unless its stack does already. */
 export function importFailed(file: string, thrown: unknown): unknown {
   const error = isErrorLike(thrown) ? thrown : new Error(String(thrown), { cause: thrown });
   if (`${error.message} ${error.stack}`.includes(file)) return error;
   return Object.assign(error, { message: `${file} cannot be imported: ${error.message}` });
 }
 
-/** Express takes a falsy error, `'route'` and `'router'` for something else than a failure. */
+/** Express does not treat a falsy error, `'route'` or `'router'` as a failure. */
 export function asError(thrown: unknown): unknown {
   if (typeof thrown === 'object' && thrown !== null) return thrown;
   const what = typeof thrown === 'string' ? JSON.stringify(thrown) : String(thrown);

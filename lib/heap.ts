@@ -1,9 +1,9 @@
-/** Knows its place in the heap, so that it can be deleted from anywhere; -1 outside. */
+/** Its `place` in the heap lets it be deleted from anywhere; -1 outside. */
 export interface HeapItem {
   place: number;
 }
 
-/** A binary heap: adding and deleting take O(log n) steps, and what comes in in order takes one. */
+/** A binary heap: adding and deleting take O(log n) steps, and adding in order takes one. */
 export class Heap<T extends HeapItem> {
   readonly #heap: T[] = [];
   readonly #before: (a: T, b: T) => boolean;

@@ -71,7 +71,7 @@ export function limitInput(max: Size | ((req: Request) => Size), options: LimitI
   }
 
   return function limitInputMiddleware(req: IncomingMessage, res: ServerResponse, next: Next): void {
-    // What follows an upgrade is no body.
+    // The bytes after an upgrade are no body.
     if (isUpgrade(req)) {
       next();
       return;
@@ -108,7 +108,7 @@ function parseShape(json: JsonLimits): JsonLimits {
   return { depth: parse('depth'), keys: parse('keys') };
 }
 
-/** Compressed JSON shows its shape only to the parser, which has limits of its own. */
+/** The shape of compressed JSON is seen by the parser only, which has limits of its own. */
 function isPlainJson({ headers = {} }: IncomingMessage): boolean {
   const encoding = headers['content-encoding'] || 'identity';
   return encoding.toLowerCase() === 'identity' && /^[^;]*[/+]json\s*(;|$)/i.test(headers['content-type'] ?? '');
@@ -116,7 +116,7 @@ function isPlainJson({ headers = {} }: IncomingMessage): boolean {
 
 const UTF_8 = 'utf-8';
 
-/** Parsers differ in which of several they believe: one that is not UTF-8 is one too many. */
+/** The first charset that is not UTF-8: if there are several, parsers differ in which one they use. */
 function charsetOf({ headers }: IncomingMessage): string {
   const all = (headers['content-type'] ?? '').matchAll(/;\s*charset\s*=\s*"?([^\s";]+)/gi);
   return (
@@ -170,17 +170,17 @@ function watch(
   enter(handlers, next);
 }
 
-/** What came in while an earlier middleware waited for something. */
+/** The part of the body that arrived while an earlier middleware waited. */
 function peek(req: IncomingMessage, res: ServerResponse): Buffer | undefined {
   if (!req.readableLength) return undefined;
-  // Whoever listens for data is told of it when it flows, not now too.
+  // Reading emits `data`, and the listeners would get these bytes twice.
   const listeners = req.rawListeners('data') as ((chunk: unknown) => void)[];
   req.removeAllListeners('data');
   const waiting = req.read(req.readableLength);
   const encoding = req.readableEncoding ?? undefined;
   req.unshift(waiting, encoding);
   for (const listener of listeners) req.on('data', listener);
-  // Node drains a body that nobody reads, but takes this for a reader.
+  // Node drains a body that nobody reads, but it takes `read()` for a reader.
   res.on('finish', () => {
     if (req.readableFlowing === null) req.resume();
   });
@@ -200,7 +200,7 @@ function refuseUnread(
   abandonBody(req, res, remainder, () => exit(error));
 }
 
-/** The handlers are at work already. Where they have begun to answer, only cutting it off says that it went wrong. */
+/** The handlers are at work already. If their answer has begun, only cutting it off tells the client of the failure. */
 function refuse(req: IncomingMessage, res: ServerResponse, error: HttpError, exit: (error: Failing) => void): void {
   if (res.headersSent && !res.writableEnded) cutOff(req, res, error);
   else if (res.headersSent) abandonBody(req, res);
@@ -215,12 +215,12 @@ function report<E extends HttpError>(req: IncomingMessage, res: ServerResponse, 
 function sizeOf(value: unknown, limit: number): number {
   if (value === undefined || value === null) return 0;
   if (typeof value === 'number' && value >= 0) return value;
-  // A character may be two units of a string's length, never more: short strings need no counting.
+  // A character is one or two units of a string's length, so that a short string need not be counted.
   if (typeof value === 'string') return value.length <= limit ? value.length : countCharacters(value);
   if (Array.isArray(value)) return value.length;
   if (ArrayBuffer.isView(value) || isAnyArrayBuffer(value)) return value.byteLength;
   if (isMap(value) || isSet(value)) return value.size;
-  // A client chooses what JSON it sends: an object's own word for its size counts for nothing.
+  // Clients choose the JSON that they send: a `length` or `size` of a parsed object must not be trusted.
   throw Object.assign(
     invalid('limitInput', 'what of returns', 'a string, an array, binary data, a Map, a Set or a number', value),
     { status: 400, expose: false },

@@ -121,7 +121,7 @@ export interface Offload {
 const DEFAULT_TIMEOUT = 30_000;
 const OPTIONS = ['timeout', 'pool', 'reclaim', 'size', 'admission'];
 
-/** What others ask any object for, and call: `await`, `JSON.stringify`, test frameworks. */
+/** Names that `await`, `JSON.stringify` and test frameworks look up on any object, and call. */
 const NO_EXPORTS = new Set(['then', 'toJSON', 'asymmetricMatch']);
 
 export const offload = Object.assign(
@@ -140,7 +140,7 @@ export const offload = Object.assign(
       const startOf =
         currentTask() === undefined ? workers().moduleInWorker(href, settings) : here().moduleInPlace(href);
       const make = (name: string) => offloaded(name, startOf(name));
-      // Its text is made without `toString` and `valueOf`, which may be exports.
+      // Makes its text without `toString` and `valueOf`, which may be exports.
       const plain = Object.defineProperty({}, Symbol.toPrimitive, { value: () => '[object Object]' });
       return new Proxy(plain, {
         get(target, name) {
@@ -152,7 +152,7 @@ export const offload = Object.assign(
   },
 ) as Offload;
 
-/** What only offloading needs is loaded by the first function that is offloaded: the parser, workerpool. */
+/** The parser and workerpool are loaded by the first function that is offloaded. */
 function workers() {
   return require('./pool/in-worker') as typeof import('./pool/in-worker');
 }
@@ -211,7 +211,7 @@ function fileOf(href: string): string | undefined {
   try {
     return fileURLToPath(href);
   } catch {
-    return undefined; // Of another scheme or another host, or with a slash within a name.
+    return undefined; // It has another scheme or a host, or a name contains an encoded slash.
   }
 }
 

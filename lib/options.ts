@@ -12,21 +12,21 @@ export type Size = number | string;
 /** Node's timers hold a signed 32-bit number of milliseconds; anything else fires after 1 ms. */
 const LONGEST = 2 ** 31 - 1;
 
-/** A setting that cannot work throws where it is written: who expected what, and what was there instead. */
+/** The error of a wrong setting: which function expected what, and what it got instead. */
 export function invalid(who: string, name: string, expected: string, got: unknown): TypeError {
   return badOption(`${who}: ${name} must be ${expected}, got ${show(got)}`);
 }
 
-/** For what makes a middleware: given to `app.use()` itself, it is called with a request. */
+/** Catches `app.use(timeout)`, which calls the factory itself with a request. */
 export function checkCall(who: string, first: unknown, example: string): void {
   if (first instanceof IncomingMessage)
     throw badOption(`${who}: makes a middleware and is none; write app.use(${example})`);
 }
 
-/** Refuses what is no options object, and options that do not exist: a misspelt one would be a silent default. */
+/** Refuses anything but an options object, and unknown options: a misspelt one would silently be the default. */
 export function checkOptions(who: string, options: object, known: readonly string[]): void {
   const prototype = typeof options === 'object' && options !== null ? Object.getPrototypeOf(options) : undefined;
-  // A pool, a signal, an array: something meant for elsewhere. Plain objects of other realms are plain, too.
+  // A pool, a signal or an array is a mistake. Plain objects of other realms are plain, too.
   if (prototype === undefined || (prototype !== null && Object.getPrototypeOf(prototype) !== null)) {
     throw invalid(who, 'options', 'an object', options);
   }

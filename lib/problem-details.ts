@@ -15,10 +15,10 @@ interface Failure {
   headers?: unknown;
 }
 
-/** What of an error is a client's business beside its status and message. */
+/** The properties of an error that clients may read, beside its status and message. */
 const PUBLIC = ['limit', 'received', 'expected', 'measure', 'timeout', 'retryAfter', 'size', 'manages'] as const;
 
-/** An error that a client library made of somebody else's response may carry that one's. */
+/** An error of an HTTP client library may carry the headers and body of another server's response. */
 const NOT_ITS_OWN = /^(content-.*|transfer-encoding|trailer|connection|keep-alive|upgrade|set-cookie)$/i;
 
 /**
@@ -49,7 +49,7 @@ export function problemDetails(options: ProblemDetailsOptions = {}) {
       return;
     }
     const body = JSON.stringify(describe(failure, status, exposeAll));
-    // As Express's own final handler does: these told of the body that the failed handler meant to send.
+    // Express's own final handler does so, too: these headers describe a body that is not sent.
     for (const name of ['Content-Encoding', 'Content-Language', 'Content-Range']) res.removeHeader(name);
     for (const [name, value] of headersOf(failure)) res.setHeader(name, value);
     res.statusCode = status;
@@ -64,7 +64,7 @@ function statusOf(failure: Failure): number {
   return ownStatus(failure) ?? 500;
 }
 
-/** `undefined` of an error that says nothing of HTTP. */
+/** `undefined` for an error without an HTTP status. */
 function ownStatus({ status, statusCode }: Failure): number | undefined {
   const given = status ?? statusCode;
   return Number.isInteger(given) && (given as number) >= 400 && (given as number) <= 599
@@ -72,7 +72,7 @@ function ownStatus({ status, statusCode }: Failure): number | undefined {
     : undefined;
 }
 
-/** As Express's own final handler has it: what other errors call headers may be anything. */
+/** Express's own final handler has the same rule: `headers` of other errors may be anything. */
 function headersOf(failure: Failure): [string, string | number][] {
   const { headers } = failure;
   if (ownStatus(failure) === undefined || typeof headers !== 'object' || headers === null) return [];

@@ -1,6 +1,6 @@
 const MOST = 1000;
 
-/** A table of what was asked for last, by names or texts that clients may choose: it does not grow with them. */
+/** A cache of a bounded size, since its keys may be names or texts that clients choose. */
 export class Recent<Value> {
   readonly #values = new Map<string, Value>();
 

@@ -94,7 +94,7 @@ export function timeout(time: Time | ((req: Request) => Time), options: TimeoutO
   };
 }
 
-/** @returns false where the sender's time is over already */
+/** @returns false if the sender's time is over already */
 function startWithin(deadline: RequestDeadline, req: IncomingMessage, expiry: Limit, time: number): boolean {
   deadline.upstream ??= readUpstreamTime(req.headers);
   const { limit, waited, readAt } = deadline.upstream;
@@ -123,7 +123,7 @@ class Limit extends Expiry {
     this.pass(waitsForClient(this.req));
   }
 
-  /** @param stalled whether it is the client that did not keep the time, with its upload */
+  /** @param stalled the client's upload was not there in time */
   pass(stalled: boolean): void {
     const { deadline, req, res, next } = this;
     if (res.headersSent && (this.until === 'head' || res.writableFinished)) {
@@ -143,7 +143,7 @@ class Limit extends Expiry {
   }
 }
 
-/** A body that stopped because nobody here reads it, or that was not asked for yet, is not the client's fault. */
+/** It is not the client's fault if nobody here reads its body, or if its body was not asked for yet. */
 function waitsForClient(req: IncomingMessage): boolean {
   return (
     req.complete === false && hasBody(req) && !awaitsContinue(req) && req.readableLength < req.readableHighWaterMark

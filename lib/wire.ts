@@ -1,18 +1,18 @@
 import v8 from 'node:v8';
 import { isErrorLike, notSerializable } from './errors';
 
-/** What the two sides of a worker say to each other, and how values and errors cross between them. */
+/** The messages between a pool and its workers, and how values and errors cross between them. */
 
-/** Enough to find and call a task in another process; sent once to each worker. */
+/** All that a worker needs to find and call a task. It is sent to each worker once. */
 export type TaskDefinition =
   | {
       readonly kind: 'function';
       readonly name: string;
       readonly source: string;
-      /** A method's text is no expression. */
+      /** The text of a method is not an expression. */
       readonly form: 'expression' | 'method';
       readonly strict: boolean;
-      /** Declares what it uses of what compilers have put beside it. */
+      /** Declarations of the compilers' helpers that it uses. */
       readonly helpers: string;
       /** Where it was written: imports are resolved from here, stack traces name it. */
       readonly file: string;
@@ -20,7 +20,7 @@ export type TaskDefinition =
     }
   | { readonly kind: 'module'; readonly name: string; readonly url: string };
 
-/** Both sides forget all definitions when a worker has this many: names and texts may be of a client's choosing. */
+/** Both sides forget all definitions when a worker has this many, since clients may choose names and texts. */
 export const MOST_TASKS = 1000;
 
 /** Parameters of the worker's methods, as workerpool calls them. */
@@ -39,7 +39,7 @@ export interface WorkerMethods {
     reclaim: 'interrupt' | 'kill',
     careful: boolean,
   ): Outcome | Promise<Outcome>;
-  /** Tells the task; answers nothing that anyone waits for. */
+  /** Tells the task. Nobody waits for the answer. */
   abort(call: number, reason: Uint8Array): void;
 }
 

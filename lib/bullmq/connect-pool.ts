@@ -37,13 +37,13 @@ const DEFAULT_MAX_QUEUE = 1000;
 /** How long `ready()` waits for Redis, and for a first service, which has to start its workers. */
 const REDIS_START_MS = 5000;
 const SERVICE_START_MS = 30_000;
-/** After the last service has gone: another may be about to come. */
+/** How long calls wait for another service after the last one has gone. */
 const NO_SERVICE_MS = 1000;
 /** How often it is asked whether Redis still knows a call. */
 const CHECK_MS = 2000;
-/** How exactly it is seen that a call can hardly be done in time any more. */
+/** How often waiting calls are checked for whether they can still be done in time. */
 const DEMOTE_MS = 50;
-/** So many beats in a row without a byte from Redis. Counted, since a process that was busy has not been listening. */
+/** So many beats in a row without a byte from Redis mean that it is away. A busy process has fewer beats. */
 const MOST_SILENT = SILENCE_MS / SIGN_MS;
 /** How long `close()` waits for Redis to forget the calls that were given up. */
 const FORGET_MS = 1000;
@@ -53,13 +53,13 @@ interface Entry {
   id: string;
   readonly call: Call;
   readonly args: Uint8Array;
-  /** Settles once it is known what came of adding it. */
+  /** Settles once adding it has succeeded or failed. */
   adding: Promise<void>;
-  /** Redis may have it … */
+  /** Redis may have it. */
   isSent: boolean;
-  /** … and has it for certain. */
+  /** Redis has it for certain. */
   isAdded: boolean;
-  /** Why it is not certain. */
+  /** The error because of which it is not certain. */
   doubt: unknown;
   checkedAt: number;
   isDemoted: boolean;
@@ -72,12 +72,12 @@ interface Entry {
   readonly unlisten: () => void;
 }
 
-/** What it has of Redis while it is not in a worker, where calls run in place. */
+/** The connections to Redis. In a worker, where calls run in place, there are none. */
 interface Far {
   readonly link: RedisLink;
   readonly replies: ReplyStream;
   readonly beating: NodeJS.Timeout;
-  /** When the last byte came in, on the connection from which that is longer ago. */
+  /** When the last byte came in, on the connection that has been silent for longer. */
   heardAt(): number;
   disconnect(): void;
 }
@@ -92,7 +92,7 @@ class RemotePool implements TaskPool {
   readonly #far: Far | undefined;
   #jobs!: JobQueue;
   readonly #entries = new Map<string, Entry>();
-  /** Jobs of calls that have ended while Redis was away, with the reasons: it may have them still. */
+  /** Jobs, with the reasons, of calls that ended while Redis was away. Redis may still have them. */
   readonly #toTakeBack = new Map<string, unknown>();
   readonly #work = new Set<Promise<void>>();
   readonly #calls = new CallStats();
@@ -212,7 +212,7 @@ class RemotePool implements TaskPool {
       await replies.close(link.redis);
       await this.#jobs?.close();
     };
-    // What Redis does not hear of now, ends with the pool's stream.
+    // Calls of which Redis does not hear now end with the pool's stream.
     await Promise.race([leave().catch(() => {}), new Promise((resolve) => setTimeout(resolve, FORGET_MS).unref())]);
     disconnect();
   }
@@ -252,7 +252,7 @@ class RemotePool implements TaskPool {
       entry.isAdded = true;
       entry.checkedAt = performance.now();
     } catch (cause) {
-      // Without an answer it is not known whether it has arrived. It is never sent again: Redis is asked once it is back.
+      // Without an answer nobody knows whether it has arrived. It is not sent again: Redis is asked when it is back.
       if (this.#link.redis.status === 'ready') call.fail('failed', unreachable(1, cause));
       entry.doubt = cause;
       entry.checkedAt = 0;
@@ -281,7 +281,7 @@ class RemotePool implements TaskPool {
     if (workers === 0) return unreachable(1);
     if (sends > 1) return undefined;
     const refusal = call.task.admission?.refusal(call, this.#startsIn(call), performance.now());
-    // This pool's own calls are known, this one among them; those of others as of the last look.
+    // The number of this pool's calls, with this one, is exact; that of others is from the last look.
     const isFull = this.#entries.size + others > workers + this.#maxQueue;
     return refusal ?? (isFull ? queueFull(this.#secondsToWait()) : undefined);
   }
@@ -311,14 +311,14 @@ class RemotePool implements TaskPool {
       await this.#jobs.takeBack(id, reason);
       this.#toTakeBack.delete(id);
     } catch {
-      // Once Redis is back, it is tried again.
+      // It is tried again when Redis is back.
     }
   }
 
   async #move(entry: Entry): Promise<void> {
     await entry.adding;
     if (!entry.isSent || entry.call.ending !== undefined) return;
-    // Where this is not heard, the end that stood before is taken for the end, and the call comes back.
+    // If the service does not hear of it, it uses the earlier end, and the call comes back as not begun.
     await this.#jobs.move(entry.id, this.#link.at(entry.call.endsAt)).catch(() => {});
   }
 
@@ -358,7 +358,7 @@ class RemotePool implements TaskPool {
     this.#sendAgain(entry);
   }
 
-  /** Under another name: whoever may still hold the first cannot be taken for the second. */
+  /** Sends it under another name, so that a service that still has the first job cannot answer for the second. */
   #sendAgain(entry: Entry): void {
     if (entry.call.isDue) return; // It is about to be given up.
     this.#entries.delete(entry.id);
@@ -369,7 +369,7 @@ class RemotePool implements TaskPool {
     this.#send(entry);
   }
 
-  // What is looked at again and again.
+  // Periodic work.
 
   async #onOpen(): Promise<void> {
     this.#jobs ??= new JobQueue(this.#names.queue, this.#link.redis, this.#names.moves);
@@ -392,7 +392,7 @@ class RemotePool implements TaskPool {
       });
   }
 
-  /** Without Redis no service can say how a call ended; by now they have stopped it by themselves. */
+  /** No service can answer without Redis. By now, the services have stopped these calls by themselves. */
   #abandonWhereSilent(): void {
     const { heardAt } = this.#far as Far;
     this.#silentBeats = heardAt() < this.#beatAt ? this.#silentBeats + 1 : 0;
@@ -443,7 +443,7 @@ class RemotePool implements TaskPool {
     await this.#check();
   }
 
-  /** No service takes calls any more. What none has begun may be tried again elsewhere, or later. */
+  /** No service takes calls any more. Calls that none has begun fail as unreachable, and may be tried again. */
   async #endOrphans(): Promise<void> {
     const { isAnyThere } = this.#services;
     const end = async (entry: Entry) => {
@@ -473,7 +473,7 @@ class RemotePool implements TaskPool {
     };
     await Promise.all(due.map(check));
     if (missing.length === 0) return;
-    // A service replies before it removes the job: what is missing is lost once all that was said has been read.
+    // A service replies before it removes the job: if all replies were read and the job is missing, the call is lost.
     if (!(await this.#far?.replies.readAll(this.#link.redis))) return;
     for (const entry of missing) {
       if (this.#entries.get(entry.id) !== entry) continue;
@@ -497,7 +497,7 @@ function parseNames(who: string, names: unknown): readonly string[] {
  * results).
  *
  * @throws TypeError `ERR_UNBLOCK_BAD_OPTION`
- * @throws Error `ERR_UNBLOCK_MISSING_PEER` where bullmq or ioredis is not installed
+ * @throws Error `MODULE_NOT_FOUND` if bullmq or ioredis is not installed
  */
 export function connectPool(options: ConnectPoolOptions): WorkerPool {
   return new RemotePool(options);

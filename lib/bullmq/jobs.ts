@@ -18,7 +18,7 @@ const MOVE = `
 if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], '${EXPIRES_AT}', ARGV[1]) end
 return redis.call('PUBLISH', ARGV[2], ARGV[3])`;
 
-/** What BullMQ is asked to do with the calls of a pool: each is a job, under a name of its own. */
+/** The calls of a pool as jobs of BullMQ, each under a name of its own. */
 export class JobQueue {
   readonly #queue: Queue;
   readonly #redis: Redis;
@@ -34,7 +34,7 @@ export class JobQueue {
       streams: { events: { maxLen: 0 } },
       defaultJobOptions: { attempts: 1, removeOnComplete: true, removeOnFail: true, stackTraceLimit: 0 },
     });
-    this.#queue.on('error', () => {}); // What fails, its caller hears.
+    this.#queue.on('error', () => {}); // The caller of each operation gets its error.
   }
 
   async ready(): Promise<void> {
@@ -46,13 +46,13 @@ export class JobQueue {
     await this.#queue.add(name, data, { jobId: id, priority: priorityOf(data.expiresAt, true) });
   }
 
-  /** Behind all those that can still be done in time; one that was begun stays where it is. */
+  /** Moves it behind all calls that can still be done in time, unless it was begun. */
   async demote(id: string, expiresAt: number): Promise<void> {
     const { Job } = require('bullmq') as typeof import('bullmq');
     await new Job(this.#queue, '', {}, {}, id).changePriority({ priority: priorityOf(expiresAt, false) });
   }
 
-  /** Takes it out of the queue; where that is too late, tells the service that has it. */
+  /** Takes it out of the queue; if a service has it already, tells that service. */
   async takeBack(id: string, reason: unknown): Promise<void> {
     if (!(await this.remove(id))) await this.move(id, 0, reason);
   }

@@ -5,7 +5,7 @@ import v8 from 'node:v8';
 import type { Ending } from '../pool/call';
 import { type Parcel, wrap } from '../wire';
 
-/** What a pool and the services that work for it say to each other, and under which names in Redis. */
+/** The messages between a pool and its services, and their names in Redis. */
 
 /** Without word from Redis for this long, a service's jobs are taken for lost: it has to stop them itself. */
 export const LOCK_MS = 3500;

@@ -63,7 +63,7 @@ function isPlainObject(value: unknown): value is RedisOptions {
   return prototype === null || Object.getPrototypeOf(prototype) === null;
 }
 
-/** What all connections have in common. ioredis 6 would speak RESP3 by default, and could answer in other shapes than 5. */
+/** Common to all connections. By default, ioredis 6 speaks RESP3, whose answers may have other shapes than those of ioredis 5. */
 const COMMON = { connectTimeout: SILENCE_MS, protocol: 2, replyMapping: 'legacy' } as const;
 
 export function connect(connection: unknown, own: RedisOptions): Redis {
@@ -71,7 +71,7 @@ export function connect(connection: unknown, own: RedisOptions): Redis {
   const { url, options } = parseConnection('connection', connection);
   const all = { ...options, ...own, ...COMMON };
   const redis = url === undefined ? new Redis(all) : new Redis(url, all);
-  // Each failed attempt to connect tells of itself here; what comes of it is seen where an answer is missing.
+  // Each failed attempt to connect emits an error here. Its effect is a missing answer.
   redis.on('error', () => {});
   return redis;
 }
@@ -128,7 +128,7 @@ export class RedisLink {
   state: 'opening' | 'open' | 'away' = 'opening';
   /** Another run may have forgotten the last things that were said to this one. */
   run: string | undefined;
-  /** Why it is away. */
+  /** The reason why it is away. */
   failure: unknown;
   /** When the last question that was answered was asked. */
   heardAt = performance.now();

@@ -3,7 +3,7 @@ import type { Redis } from 'ioredis';
 import { CALLER_LIFE_MS, packReply, type Reply, SIGN_MS, SILENCE_MS, unpackReply } from './protocol';
 
 const RETRY_MS = 50;
-/** How long everything that was said before may take to arrive. */
+/** How long earlier replies may take to arrive. */
 const MARK_MS = 2000;
 const MOST_AT_ONCE = 100;
 
@@ -33,7 +33,7 @@ export class ReplyStream {
     void this.#read();
   }
 
-  /** Before anything is called: services say nothing where there is no stream. */
+  /** Opened before the first call, since services write only to a stream that exists. */
   async open(redis: Redis): Promise<void> {
     if ((await redis.pexpire(this.#key, CALLER_LIFE_MS)) === 1) return;
     this.#lastId = '0-0';
@@ -69,7 +69,7 @@ export class ReplyStream {
 
   async #read(): Promise<void> {
     while (!this.#isOver) {
-      // Where the wire is cut and neither side is told, no answer comes.
+      // No answer comes if the connection was cut and neither side was told.
       const silence = setTimeout(() => this.#redis.disconnect(), SILENCE_MS).unref();
       try {
         await this.#readOnce();

@@ -80,14 +80,14 @@ const FRESH_MS = 1000;
 const PROGRESS_MS = 50;
 /** Shorter calls are told of with their result only. */
 const BEGAN_MS = 25;
-/** The caller's own clock ends its calls; this one does where that is not heard of. */
+/** The caller ends its calls by its own clock. If the service does not hear of that, it ends them so much later. */
 const SLACK_MS = 1000;
 /** How long `close()` waits for Redis beyond its grace. */
 const LEAVE_MS = 3000;
 
 type Stop = 'given up' | 'lost';
 
-/** A call that is here, from before it is known whether it may begin. */
+/** A call that this service holds; whether it may begin may not be known yet. */
 class ServedCall {
   readonly data: CallData;
   expiresAt: number;
@@ -105,7 +105,7 @@ class ServedCall {
     return this.#controller.signal;
   }
 
-  /** What each reply tells beside what it is about. */
+  /** The fields that all replies have. */
   nextFacts() {
     const { startedAt, endedAt = performance.now(), pid } = this.local ?? {};
     const number = ++this.#replies;
@@ -131,7 +131,7 @@ class QueueService implements Service {
   readonly #beating: NodeJS.Timeout;
   #isBeating = false;
   #isUp = false;
-  /** Whoever runs it was told that Redis is away. */
+  /** The task was told that Redis is away. */
   #isWarned = false;
   /** Calls that have ended, whose workers are not back yet. */
   #held = 0;
@@ -193,7 +193,7 @@ class QueueService implements Service {
       removeOnComplete: { count: 0 },
       removeOnFail: { count: 0 },
     });
-    worker.on('error', () => {}); // What fails is done again; what cannot be done any more, its caller is told.
+    worker.on('error', () => {}); // Failed operations are repeated, and callers are told of lost calls.
     worker.on('lockRenewalFailed', (ids) => {
       for (const id of ids) this.#calls.get(id)?.end('lost', died());
     });
@@ -230,7 +230,7 @@ class QueueService implements Service {
       if (typeof name !== 'string' || lives < 0) return 'gone';
       if (typeof moved === 'string') call.expiresAt = Number(moved);
       if (call.expiresAt === 0 || call.stop !== undefined) return 'gone';
-      // Of a caller that has given no sign lately, it is not known whether it still waits for this.
+      // Nobody knows whether a caller that has given no sign lately still waits for this.
       if (call.expiresAt <= this.#link.now || lives < CALLER_LIFE_MS - SIGN_LIFE_MS) return 'unstarted';
       if (performance.now() - askedAt > FRESH_MS || !this.#link.isOpen) continue;
       return this.#link.run === run ? 'run' : 'stale';
@@ -309,7 +309,7 @@ class QueueService implements Service {
     if (move.expiresAt === 0) call.end('given up', reasonOf(move.reason));
   }
 
-  // From here on: what is looked at again and again.
+  // Periodic work.
 
   async #beat(): Promise<void> {
     const silentMs = performance.now() - this.#link.heardAt;
@@ -319,12 +319,12 @@ class QueueService implements Service {
     if (this.#isBeating || !this.#link.isOpen) return;
     this.#isBeating = true;
     try {
-      // A wire that is dead without anybody being told is found by what is asked on it.
+      // A question on a dead connection shows that it is dead.
       if (this.#subscriber.status === 'ready') this.#subscriber.ping().catch(() => {});
       await this.#announce();
       await this.#checkCalls();
     } catch {
-      // Of a connection that was lost: the next beat makes up for it.
+      // The connection was lost; the next beat makes up for it.
     } finally {
       this.#isBeating = false;
     }
@@ -483,7 +483,7 @@ function parseModules(who: string, modules: ServeOptions['modules']): ReadonlyMa
  * Whoever can write to this Redis can call what is served here.
  *
  * @throws TypeError `ERR_UNBLOCK_BAD_OPTION`
- * @throws Error `ERR_UNBLOCK_MISSING_PEER` where bullmq or ioredis is not installed
+ * @throws Error `MODULE_NOT_FOUND` if bullmq or ioredis is not installed
  */
 export function serve(options: ServeOptions): Service {
   const settings = parseServeOptions(options);

@@ -7,7 +7,7 @@ import { deadlineOf } from './deadline';
 import { callLate } from './late';
 import { beforeWrite, closeWithHead, endForReaders, filterConnections, onRead, replaceDestroySoon } from './patches';
 
-/** Up to here the rest of an abandoned body is read and the connection kept; a longer rest costs the connection. */
+/** If the rest of an abandoned body is longer, the connection is closed instead of kept. */
 const KEPT = 256 * 1024;
 /** How much, and for how long after the answer, the rest of a body is read so that the client can read the answer. */
 const LINGER_BYTES = 64 * 1024 * 1024;
@@ -15,8 +15,8 @@ const LINGER_MS = 2000;
 const LOOK_EVERY_MS = 50;
 
 /**
- * Nobody will hear of the rest of this body: readers see the stream closed, arriving bytes are dropped as they come.
- * To Express's final handler the request is over, so that it answers at once instead of after the upload.
+ * Drops the rest of this body: readers see the stream closed, and bytes are dropped as they arrive. Express's final
+ * handler sees a complete request, and answers at once instead of after the upload.
  *
  * @param remainder bytes still to come; `undefined` when unknown
  * @param answer called when it is known whether the answer may keep the connection: at once if it may not, otherwise
@@ -33,10 +33,10 @@ export function awaitsContinue(req: IncomingMessage): boolean {
   return uploads.get(req)?.state === 'awaiting 100';
 }
 
-/** Those that wait for a `100`. */
+/** Requests that asked for a `100 Continue`. */
 const uploads = new WeakMap<IncomingMessage, Upload>();
 
-/** The abandoned body whose end nobody has seen yet, on its connection. */
+/** The abandoned body of each connection, until its end has arrived. */
 const abandonedOn = new WeakMap<Socket, Upload>();
 
 /**
@@ -59,9 +59,9 @@ class Upload {
   /** The answer is the last on its connection. */
   #isLast = false;
   #arrived = false;
-  /** Something followed: nobody knows any more what the client takes for what. */
+  /** More input followed the body, so that the client may take the answer for another request's. */
   #followed = false;
-  /** What is still to come is, as far as anybody knows, too much to keep the connection for. */
+  /** As far as is known, the rest is too long to keep the connection. */
   #isLong = () => false;
   #startedAt = 0;
   #answeredAt = 0;
@@ -74,7 +74,7 @@ class Upload {
     private readonly socket: Socket,
   ) {}
 
-  /** `undefined` where no connection of Node's own is behind a request, as in tests: there is nothing to drop. */
+  /** `undefined` if the request has no connection of Node's own, as in tests: there is nothing to drop. */
   static of(req: IncomingMessage, res: ServerResponse): Upload | undefined {
     const { socket } = req;
     const server = (socket as { server?: Server } | undefined)?.server;
@@ -100,13 +100,13 @@ class Upload {
         res.shouldKeepAlive = shouldKeepAlive;
         res.writeContinue();
       } else {
-        // Behind a head that is made and waits for its first byte, Node refuses it from version 24 on.
+        // From version 24 on, Node refuses it after a head that is made and not yet sent.
         res.socket?.write('HTTP/1.1 100 Continue\r\n\r\n');
       }
     };
     onRead(req, proceed);
-    // An answer that begins and does not end may go on with what is read: behind its head it is too late for the
-    // `100`. One that refused the body has destroyed the request.
+    // A streamed answer may depend on the body that is still to be read, and after its head it is too late for the
+    // `100`. An answer that refused the body has destroyed the request.
     beforeWrite(res, () => {
       if (res.statusCode < 400 && !req.destroyed) proceed();
       begun = true;
@@ -126,13 +126,13 @@ class Upload {
     this.#startedAt = socket.bytesRead;
     this.#isLong = () => (remainder ?? this.#taken) > KEPT;
     abandonedOn.set(socket, this);
-    // Node sets it on every connection of an HTTP server, for its own listeners.
+    // Node sets `server` on every connection of an HTTP server.
     const { server } = socket as Socket & { server: Server };
     if (!filterConnections(server, isTaken)) this.#makeLast();
     this.#restoreDestroySoon = replaceDestroySoon(socket, () => this.#onLastResponse());
     this.#dropRest();
 
-    // Handed over to the socket; over TLS it is finished only after the client may have sent its next request.
+    // Over TLS, `finish` comes only after the client may have sent its next request; `prefinish` comes before.
     if (res.writableFinished) this.#onAnswered();
     else {
       const onAnswered = () => this.#onAnswered();
@@ -142,7 +142,7 @@ class Upload {
     else if (this.#isLong()) this.#makeLast();
   }
 
-  /** Without a `Connection` header of the app's, `shouldKeepAlive` is what Node asks; with one, see `closeWithHead`. */
+  /** Node reads `shouldKeepAlive` unless the app has set a `Connection` header; for that, see `closeWithHead`. */
   #makeLast(): void {
     this.#isLast = true;
     this.res.shouldKeepAlive = false;
@@ -152,7 +152,7 @@ class Upload {
     return this.socket.bytesRead - this.#startedAt;
   }
 
-  /** Told of what a server would hand on. @returns true: it must not */
+  /** Called for input that the server would hand on. @returns true: it must not */
   onFollowed(): true {
     this.#followed = true;
     return true;
@@ -165,11 +165,11 @@ class Upload {
       if (this.#arrived && this.state === 'answered') this.#settle();
       return this.#taken <= LINGER_BYTES;
     });
-    // Whoever still listens to the body is the handlers.
+    // Only handlers still listen to the body: their listeners run in their context.
     const deadline = deadlineOf(req, res);
     contexts.run(deadline.handlers, () => req.destroy());
-    // As Node tells them of a client that has left: by this, proxies and upload parsers know to clean up. Once the
-    // request is no longer theirs, since some of them hand on an error of their own.
+    // Node emits `aborted` when a client has left: proxies and upload parsers then clean up. It comes one tick later, when
+    // the request is not theirs any more, since some of them hand on an error of their own.
     process.nextTick(() => {
       req.aborted = true;
       callLate(deadline, () => req.emit('aborted'));
@@ -192,10 +192,10 @@ class Upload {
       const before = socket.bytesRead;
       setImmediate(() => decide(socket.bytesRead === before));
     };
-    // Node is about to end its side too.
+    // Node is about to end its side of the connection, too.
     const onEnd = AsyncResource.bind(() => decide(true));
     socket.prependListener('end', onEnd);
-    // One turn of the event loop reads what there is; the one that we are in may be in the middle of it.
+    // One turn of the event loop reads all input there is. The current turn may be in the middle of it.
     if (this.#isLong()) decide(false);
     else setImmediate(decide, false);
   }
@@ -209,7 +209,7 @@ class Upload {
     this.#settle();
   }
 
-  /** After an earlier response it ends the connection; after this one, that waits. */
+  /** Node wants to end the connection: at once after an earlier response, later after this one. */
   #onLastResponse(): void {
     if (this.state === 'abandoned') {
       this.#restoreDestroySoon();
@@ -242,7 +242,7 @@ function isTaken(socket: Socket): boolean {
   return abandonedOn.get(socket)?.onFollowed() ?? false;
 }
 
-/** What still comes in is not even parsed. */
+/** Ends our side, and drops further input without parsing it. */
 function endAndDrop(socket: Socket): void {
   socket.removeAllListeners('data').on('data', () => {});
   socket.resume().end();
