@@ -15,15 +15,17 @@ const words = (count: number) => Array.from({ length: count }, (_, n) => `word${
 
 test('the first example answers what it can do in time, and refuses what it cannot', async () => {
   const { client } = await reader.run(page.block('Refusing what will not be done in time 1'));
-  expect(await client.post('/similar', ['abba', 'area', 'b'])).toMatchObject({ status: 200, body: '5' });
   const ask = async (count: number) => {
     const { status, body } = await client.post('/similar', words(count));
     return { status, answer: JSON.parse(body) };
   };
-  // On a machine that is busy with something else, it takes some more runs to be sure.
-  let last = await ask(500);
-  for (let n = 1; last.status !== 413 && n < 100; n++) last = await ask(n % 12 === 11 ? 300_000 : 500 * 1.4 ** (n % 7));
+  // On a machine that is busy with something else, it takes some more runs to be sure. Of short ones, most of the time
+  // is that of the way to the worker, which tells nothing of long ones.
+  let last = await ask(1000);
+  for (let n = 1; last.status !== 413 && n < 100; n++)
+    last = await ask(n % 12 === 11 ? 300_000 : 1000 * 1.4 ** (n % 7));
   expect(last).toMatchObject({ status: 413, answer: { code: 'ERR_UNBLOCK_TOO_SLOW', size: 300_000 } });
+  expect(await client.post('/similar', ['abba', 'area', 'b'])).toMatchObject({ status: 200, body: '5' });
 });
 
 test("'observe' counts, and the figures are those of the page", async () => {
