@@ -189,11 +189,8 @@ function report({ loads, results, workers, plan, passes }) {
     series: lines.map(({ name, ours, colour, points }) => ({ name, ours, colour, points: points.map(pick) })),
     ...axis,
   });
-  /** Where none was sent, there is nothing to draw. */
-  const drawnOf = (pick) => (runs) => (told(runs).length > 0 ? pick(runs) : exactly(0));
   const milliseconds = { log: true, least: 1, most: 1000 * plan.scale };
   const [feasible, hopeless] = results;
-  const toldPart = 'hopeless requests are told, ms';
 
   return {
     title: 'load: an app with CPU-heavy routes, asked for more than it can do',
@@ -214,7 +211,9 @@ function report({ loads, results, workers, plan, passes }) {
         ]),
         table(`Wasted CPU seconds, per second: ${name}`, lines, (runs) => spread(figures.wasted(runs))),
       ]),
-      table(`Until ${toldPart}: the median`, hopeless.lines, (runs) => figure(figures.told(runs).value)),
+      table('Until hopeless requests are told, ms: the median', hopeless.lines, (runs) =>
+        figure(figures.told(runs).value),
+      ),
       {
         heading: 'What admission costs a call, µs',
         columns: ['', 'µs'],
@@ -230,7 +229,6 @@ function report({ loads, results, workers, plan, passes }) {
         panel(`Wasted CPU seconds, per second (less is better)`, lines, figures.wasted),
       ]),
       panel('/ping p99, ms: all can be done (less is better)', feasible.lines, figures.p99, milliseconds),
-      panel(`Until ${toldPart} (less is better)`, hopeless.lines, drawnOf(figures.told), milliseconds),
     ],
   };
 }
