@@ -131,7 +131,8 @@ export class RunTimes {
 
   get #certainty(): number {
     const isTold = this.#runs >= 1 && this.#errors <= MOST_VARIANCE * this.#runs;
-    return isTold ? this.#runs / (this.#runs + LEAST_RUNS) : 0;
+    // In this form, rounding never makes it rise with fewer runs.
+    return isTold ? 1 / (1 + LEAST_RUNS / this.#runs) : 0;
   }
 
   /** The power of the size that the time grows by: 1 in proportion, 2 with the square, 0 not at all. */
