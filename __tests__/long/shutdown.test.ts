@@ -29,14 +29,15 @@ describe('docs/shutdown.md', () => {
   });
 
   it.each([
-    ['SIGTERM', 'Shutting down 1', '/primes/10', '/primes/3000000', '216816', 2],
-    ['SIGINT', 'Shutting down 1', '/primes/10', '/primes/3000000', '216816', 2],
-    ['SIGTERM', 'cluster 1', '/compute/1', '/compute/800', 'computed for 800 ms', 4],
+    ['SIGTERM', 'Shutting down 1', '/primes/3000000', '216816', 2],
+    ['SIGINT', 'Shutting down 1', '/primes/3000000', '216816', 2],
+    ['SIGTERM', 'cluster 1', '/compute/800', 'computed for 800 ms', 4],
   ] as const)(
     'lets what is under way be answered when all processes get %s: %s',
-    async (signal, block, warm, path, body, least) => {
+    async (signal, block, path, body, least) => {
       const { app, client } = await reader.run(page.block(block));
-      await client.get(warm);
+      // A SIGINT in a worker's first moments can end its call: this one runs while the worker's keeper comes up.
+      await client.get(path);
       const underWay = client.send('GET', path);
       await underWay.sent;
       await until(() => processesOf('app.js').length >= least);
