@@ -230,6 +230,30 @@ const promises: Record<string, Record<string, Promised>> = {
       expect((await client.get('/ended')).body).toBe('["offload work completed"]');
     },
 
+    async 'NestJS 1'() {
+      const module = `import { Controller, Get, Module } from '@nestjs/common';
+        import { offload } from 'express-unblock';
+        const loop = offload(() => { for (;;); }, { timeout: '10s' });
+        class Loops { loop() { return loop(); } }
+        Reflect.decorate([Controller()], Loops);
+        Reflect.decorate([Get('loop')], Loops.prototype, 'loop', Object.getOwnPropertyDescriptor(Loops.prototype, 'loop'));
+        class AppModule {}
+        Reflect.decorate([Module({ controllers: [Loops] })], AppModule);
+        export { AppModule };`;
+      reader.write('app.module.js', `import 'reflect-metadata'; ${module}`);
+      const { code } = blockOf('recipes.md', 'NestJS 1');
+      const quiet = code.replace('(AppModule)', '(AppModule, { logger: false })').replace("'5s'", "'500ms'");
+      const app = await reader.start(reader.write('nest-app.js', compileDecorators(quiet)));
+      const client = reader.connect(app);
+      const late = await client.get('/loop');
+      expect([late.status, JSON.parse(late.body)]).toEqual([504, { status: 504, code: 'ERR_UNBLOCK_TIMEOUT' }]);
+      expect(await app.nextLine()).toMatch(/^504 /);
+      // It logs the deadline once, so that the next line is that of the next request.
+      const large = await client.post('/loop', 'x'.repeat(200_000));
+      expect([large.status, JSON.parse(large.body)]).toEqual([413, { status: 413, code: 'ERR_UNBLOCK_TOO_LARGE' }]);
+      expect(await app.nextLine()).toMatch(/^413 /);
+    },
+
     async 'How many workers, and how long a queue 1'(run) {
       const beside = "await pool.ready(); app.get('/', (req, res) => res.json(pool.stats().workers));";
       const { client } = await run({ beside, env: { instances: '1000' } });

@@ -341,6 +341,11 @@ describe('examples/nestjs', () => {
     expect([status, JSON.parse(body)]).toEqual([504, { status: 504, code: 'ERR_UNBLOCK_TIMEOUT' }]);
   });
 
+  test('refuses what is too big with its code', async () => {
+    const { status, body } = await client.post('/primes/10', 'x'.repeat(102_401));
+    expect([status, JSON.parse(body)]).toEqual([413, { status: 413, code: 'ERR_UNBLOCK_TOO_LARGE' }]);
+  });
+
   test("leaves Nest's own errors as they are", async () => {
     expect((await client.get('/primes/many')).status).toBe(400);
   });

@@ -48,8 +48,12 @@ class AppModule {}
 class UnblockFilter implements ExceptionFilter {
   catch(error: UnblockError & { getStatus?(): number }, host: ArgumentsHost): void {
     const res = host.switchToHttp().getResponse<Response>();
+    // Nest hands on what a handler rejects with, which after a deadline was answered already.
+    if (res.headersSent) return;
     const status = error.getStatus?.() ?? error.status ?? 500;
-    if (!res.headersSent) res.status(status).json({ status, code: error.code });
+    // Nest wraps an HTTP error below 500 in one of its own.
+    const { code } = (error.cause ?? error) as UnblockError;
+    res.status(status).json({ status, code: code?.startsWith('ERR_UNBLOCK_') ? code : undefined });
   }
 }
 
