@@ -60,6 +60,9 @@ function access(object: object, name: string): void {
 }
 
 describe.each(expresses)('a request that is not as Node alone made it, on %s', (_, express) => {
+  const handled: string[] = [];
+  beforeEach(() => handled.splice(0));
+
   async function open(redefine: (req: Request, res: Response) => unknown, handler: RequestHandler = () => {}) {
     const app = express();
     app.get('/next', (_req, res) => void res.send('next'));
@@ -71,6 +74,7 @@ describe.each(expresses)('a request that is not as Node alone made it, on %s', (
     app.get('/', handler);
     app.post('/', express.text(), (req, res) => void res.send(req.body));
     app.use((error: { status: number; code: string }, _req: Request, res: Response, _next: NextFunction) => {
+      handled.push(error.code);
       res.status(error.status ?? 500).send(error.code ?? String(error));
     });
     return Connection.open((await serve(app)).port);
@@ -113,6 +117,7 @@ describe.each(expresses)('a request that is not as Node alone made it, on %s', (
     });
     expect(await connection.get('/')).toMatchObject({ status: 504, body: 'Gateway Timeout' });
     await acted.opened;
+    expect(handled).toEqual([]);
     expect((await connection.get('/next')).body).toBe('next');
   });
 
@@ -128,6 +133,24 @@ describe.each(expresses)('a request that is not as Node alone made it, on %s', (
     connection.send('POST', '/', { 'Content-Type': 'text/plain', 'Content-Length': 4 }, 'text');
     expect((await connection.answer()).status).toBe(504);
     expect((await connection.get('/next')).body).toBe('next');
+  });
+
+  it('has the same methods on its response after the deadline as before', async () => {
+    const methodsOf = (res: Response) => {
+      const names = [];
+      for (const name in res) if (typeof (res as never)[name] === 'function') names.push(name);
+      return names.sort();
+    };
+    const seen: string[][] = [];
+    const connection = await open(
+      () => {},
+      (req, res) => {
+        seen.push(methodsOf(res));
+        req.deadline.signal.addEventListener('abort', () => seen.push(methodsOf(res)));
+      },
+    );
+    expect((await connection.get('/')).status).toBe(504);
+    expect(seen[1]).toEqual(seen[0]);
   });
 
   it.each(redefinitions)('%s: gets the 413 of a body that grows too large', async (_, redefine) => {
@@ -288,6 +311,36 @@ describe('a request without a server', () => {
       res.end();
       expect(handed).toEqual([undefined, 504]);
     }, 3_000);
+
+    it('hands on one error, though its body grows too large after its deadline', async () => {
+      const handed: number[] = [];
+      const [req, res] = make({ 'transfer-encoding': 'chunked' });
+      const hear = (error: unknown) => {
+        if (error !== undefined) handed.push((error as { status: number }).status);
+      };
+      await new Promise<void>((resolve) => {
+        timeout(20)(req, res, (error) => {
+          hear(error);
+          if (error === undefined) limitInput(10)(req, res, hear);
+          else resolve();
+        });
+      });
+      const before = [...handed];
+      req.push?.(Buffer.alloc(11));
+      res.end();
+      expect(handed).toEqual(before);
+      expect(handed.at(-1)).toBe(req.complete === false ? 408 : 504);
+    }, 3_000);
+
+    it('is refused where its body cannot be counted, since others have sealed it', () => {
+      const handed: unknown[] = [];
+      const [req, res] = make({ 'transfer-encoding': 'chunked' });
+      timeout(10_000)(req, res, () => {
+        limitInput(10)(Object.seal(req), res, (error) => handed.push((error as { code?: string } | undefined)?.code));
+      });
+      res.end();
+      expect(handed).toEqual(['ERR_UNBLOCK_BAD_OPTION']);
+    });
 
     it('hands the 413 of its Content-Length to next', () => {
       const handed: unknown[] = [];

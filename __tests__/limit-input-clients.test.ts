@@ -1,6 +1,6 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import http from 'node:http';
 import https from 'node:https';
 import type { Socket } from 'node:net';
@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { gzipSync } from 'node:zlib';
 import { limitInput, problemDetails } from 'express-unblock';
+import { certificate } from './support/certificate';
 import { closeAll, expressVersions, serve } from './support/raw-http';
 
 const MIB = 1024 * 1024;
@@ -21,7 +22,6 @@ const missing = (tool: string, ...args: string[]) => {
   return true;
 };
 const curlIt = missing('curl', '--version') ? it.skip : it;
-const tlsIt = missing('openssl', 'version') ? it.skip : it;
 
 let folder: string;
 let upload: string;
@@ -141,21 +141,8 @@ describe.each(expressVersions)('5 MB against a limit of 100 kB (%s)', (_name, ex
     }
   });
 
-  tlsIt('is a 413 with its body over TLS, every time, and the connection serves on after a small one', async () => {
-    const key = join(folder, 'key.pem');
-    const cert = join(folder, 'cert.pem');
-    const subject = ['-subj', '/CN=localhost', '-days', '2', '-keyout', key, '-out', cert];
-    spawnSync('openssl', [
-      'req',
-      '-x509',
-      '-newkey',
-      'ec',
-      '-pkeyopt',
-      'ec_paramgen_curve:P-256',
-      '-nodes',
-      ...subject,
-    ]);
-    const server = https.createServer({ key: await readFile(key), cert: await readFile(cert) }, createApp());
+  it('is a 413 with its body over TLS, every time, and the connection serves on after a small one', async () => {
+    const server = https.createServer(certificate(), createApp());
     const port = await serve(server as unknown as http.Server);
     const agent = new https.Agent({ keepAlive: true, maxSockets: 1, rejectUnauthorized: false });
     const post = async (size: number, headers: http.OutgoingHttpHeaders) => {

@@ -31,6 +31,7 @@ const lateActs: [string, string, Act][] = [
   ['a stream piped into res', 'write', (res) => Readable.from(['late']).pipe(res)],
   ['a file piped into res', 'write', (res) => createReadStream(__filename).pipe(res)],
   ['a chain of calls', 'setHeader', (res) => res.status(200).type('text').set('X-Late', '1').send('late')],
+  ["a chain of Node's own calls", 'writeHead', (res) => res.writeHead(200, { 'X-Late': '1' }).end('late')],
 ];
 
 // Node's own other name for it, until Node 25.

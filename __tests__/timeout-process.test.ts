@@ -56,6 +56,12 @@ describe.each([
     ['a rejection outside of any request', 'rejectsOutside', /Error: outside/],
     ['a throw outside of any request', 'throwsOutside', /Error: outside/],
     ['a callback that throws within the deadline', 'throwsInTime', /Error: in time/],
+    ['a callback that throws an error of its own after its client has left', 'desertsWithBug', /Error: a bug/],
+    [
+      'a throw outside of any request, after a late handler has restored process.emit',
+      'restoresEmit',
+      /Error: outside/,
+    ],
     ['a rejection that is no error', 'rejectsWithText', /ERR_UNHANDLED_REJECTION/],
   ])('still ends, as Node does, with %s', async (_, script, message) => {
     const { code, errors } = await run(express, script);

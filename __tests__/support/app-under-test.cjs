@@ -33,6 +33,14 @@ const handlers = {
     deadline.extend(10_000);
     setTimeout(fail, 1, 'in time');
   },
+  /** As packages do that wrap it and restore it. */
+  restoresEmit() {
+    setTimeout(() => {
+      const { emit } = process;
+      process.emit = emit;
+      fail('late');
+    }, 60);
+  },
 };
 
 const outside = {
@@ -50,6 +58,10 @@ app.get('/deserted', timeout(10_000), async (_req, res) => {
   const call = one();
   call.catch(() => emitter.emit('rejected'));
   await call;
+});
+app.get('/deserted-with-a-bug', timeout(10_000), (_req, res) => {
+  res.on('close', () => setTimeout(fail, 1, 'a bug'));
+  emitter.emit('hanging');
 });
 app.get('/next', (_req, res) => res.send('next'));
 app.use('/quick', timeout(10_000), (_req, res) => res.json({}));
@@ -70,6 +82,7 @@ const agent = new http.Agent({ keepAlive: true, maxSockets: 20 });
 const server = app.listen(0, '127.0.0.1', async () => {
   if (process.argv[3] === 'leaks') await leaks();
   else if (process.argv[3] === 'deserts') await desert();
+  else if (process.argv[3] === 'desertsWithBug') await leave('/deserted-with-a-bug');
   else await survive();
   agent.destroy();
   server.close();
@@ -95,6 +108,7 @@ async function survive() {
   if (process.argv[3] === 'listens') await listens();
   else if (process.argv[3] in outside) setImmediate(outside[process.argv[3]]);
   else await reported;
+  if (process.argv[3] === 'restoresEmit') setImmediate(outside.throwsOutside);
   await turn(); // What ends the process ends it before.
   if (process.argv[3] !== 'listens') console.log('next', await get('/next'));
 }
@@ -108,12 +122,16 @@ async function listens() {
   setImmediate(outside.throwsOutside);
 }
 
-/** A client leaves, and its handler calls an offloaded function without catching. */
-async function desert() {
-  const req = http.get({ port: server.address().port, host: '127.0.0.1', path: '/deserted', agent: false });
+async function leave(path) {
+  const req = http.get({ port: server.address().port, host: '127.0.0.1', path, agent: false });
   req.on('error', () => {});
   await once(emitter, 'hanging');
   req.destroy();
+}
+
+/** A client leaves, and its handler calls an offloaded function without catching. */
+async function desert() {
+  await leave('/deserted');
   await once(emitter, 'rejected');
   await turn();
   console.log('next', await get('/next'));

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import http from 'node:http';
 import { connect, type Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
 import express5 from 'express';
 import express4 from 'express4';
 
@@ -15,10 +16,10 @@ export const expressVersions: [string, Express][] = [
 const servers = new Set<http.Server>();
 const clients = new Set<Socket>();
 
-/** Starts an app (or a server of the test's own) on a free port; `closeAll` ends it. */
-export async function serve(app: http.RequestListener | http.Server): Promise<number> {
-  const server = app instanceof http.Server || 'listen' in app ? (app as http.Server).listen(0) : undefined;
-  const listening = server ?? http.createServer(app as http.RequestListener).listen(0);
+/** Starts an app (or a server of the test's own) on a free port, or at another address; `closeAll` ends it. */
+export async function serve(app: http.RequestListener | http.Server, at: number | string = 0): Promise<number> {
+  const server = app instanceof http.Server || 'listen' in app ? (app as http.Server).listen(at) : undefined;
+  const listening = server ?? http.createServer(app as http.RequestListener).listen(at);
   servers.add(listening);
   if (!listening.listening) await once(listening, 'listening');
   return (listening.address() as { port: number }).port;
@@ -53,8 +54,8 @@ export interface RawClient {
 }
 
 /** A client that writes what it is told to, byte for byte, and reads answers as they come. */
-export async function connectRaw(port: number): Promise<RawClient> {
-  const socket = connect({ port, allowHalfOpen: true, noDelay: true });
+export async function connectRaw(to: number | Socket): Promise<RawClient> {
+  const socket = typeof to === 'number' ? connect({ port: to, allowHalfOpen: true, noDelay: true }) : to;
   clients.add(socket);
   let unread = Buffer.alloc(0);
   let end: string | undefined;
@@ -73,7 +74,7 @@ export async function connectRaw(port: number): Promise<RawClient> {
     socket.on('error', (error: NodeJS.ErrnoException) => finish(error.code ?? error.message));
     socket.on('close', () => finish('closed'));
   });
-  await once(socket, 'connect');
+  await once(socket, socket instanceof TLSSocket ? 'secureConnect' : 'connect');
 
   return {
     socket,

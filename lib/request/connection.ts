@@ -1,7 +1,7 @@
 import { AsyncResource } from 'node:async_hooks';
 import { subscribe } from 'node:diagnostics_channel';
-import { IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { Socket } from 'node:net';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { contexts } from './context';
 import { deadlineOf } from './deadline';
 import { callLate } from './late';
@@ -77,9 +77,7 @@ class Upload {
   /** `undefined` if the request has no connection of Node's own, as in tests: there is nothing to drop. */
   static of(req: IncomingMessage, res: ServerResponse): Upload | undefined {
     const { socket } = req;
-    const server = (socket as { server?: Server } | undefined)?.server;
-    if (!(socket instanceof Socket && req instanceof IncomingMessage && server)) return undefined;
-    if (!Object.isExtensible(req) || !Object.isExtensible(socket)) return undefined;
+    if ((socket as { server?: Server } | undefined)?.server === undefined) return undefined;
     const upload = new Upload(req, res, socket);
     closeWithHead(res, () => upload.#isLast);
     return upload;

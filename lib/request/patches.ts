@@ -66,10 +66,11 @@ export function watchChunks(
   context: RequestContext,
   look: (chunk: Uint8Array | null) => boolean = () => false,
 ): void {
-  const isPossible = wrap(req, 'push', (push, args) => {
-    if (look(args[0])) return true;
-    return contexts.getStore() === context ? push(...args) : contexts.run(context, push, ...args);
-  });
+  const isPossible = wrap(
+    req,
+    'push',
+    (push, [chunk, ...rest]) => look(chunk) || contexts.run(context, push, chunk, ...rest),
+  );
   // A request made by a test may be frozen, or not a stream.
   if (!isPossible || typeof req.push !== 'function')
     throw badOption('limitInput: the body of this req cannot be counted');

@@ -1,4 +1,5 @@
 import { type IncomingMessage, ServerResponse, STATUS_CODES } from 'node:http';
+import { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { HttpError } from 'http-errors';
 import { background } from '../background';
@@ -69,9 +70,14 @@ export function cutOff(req: IncomingMessage, res: ServerResponse, error: Failing
   const deadline = deadlineOf(req, res);
   fail(deadline, req, res, undefined);
   // To an HTTP/1.0 client, an orderly end of the connection means a complete response.
-  if (req.httpVersionMinor === 0 && !(req.socket as TLSSocket).encrypted) req.socket.resetAndDestroy?.();
+  if (req.httpVersionMinor === 0 && canBeReset(req.socket)) req.socket.resetAndDestroy();
   else res.destroy?.();
   deadline.abort(error);
+}
+
+/** Node throws where a connection is not TCP, such as a unix socket. TLS tells an orderly end by itself. */
+function canBeReset(socket: Socket): boolean {
+  return socket instanceof Socket && socket.remoteAddress !== undefined && !(socket as TLSSocket).encrypted;
 }
 
 /** From here on, the handlers are late. */
