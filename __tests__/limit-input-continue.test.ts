@@ -88,6 +88,27 @@ describe.each(expressVersions)('Expect: 100-continue (%s)', (_name, express) => 
     });
   });
 
+  it.each(['/unread', '/guarded-unread'])(
+    'lets a client read the answer of %s that sends its body after it',
+    async (path) => {
+      const server = http.createServer(createApp());
+      const answered = new Promise<void>((resolve) => {
+        server.prependListener('request', (_req, res) => res.on('finish', resolve));
+      });
+      const client = await connectRaw(await serve(server));
+      client.socket.pause();
+      await client.send(head('POST', path, { ...EXPECT, 'Content-Length': 100 }));
+      await answered;
+      // Sent to a connection that is closed, the first part would bring a reset, which takes the answer away.
+      await client.send('x'.repeat(50));
+      await new Promise(setImmediate);
+      await client.send('x'.repeat(50));
+      client.socket.resume();
+      expect(await client.answer()).toMatchObject({ status: 200, body: 'unread' });
+      expect(await client.closed).toBe('end');
+    },
+  );
+
   it.each<[string, RequestHandler]>([
     ['its first bytes', (req, res) => void (res.write('<') && req.pipe(res))],
     [
@@ -110,17 +131,38 @@ describe.each(expressVersions)('Expect: 100-continue (%s)', (_name, express) => 
     expect(client.rest()).toMatch(/^HTTP\/1\.1 200 .*hello.*\r\n0\r\n\r\n$/s);
   });
 
-  it('is refused without a 100 by an answer in pieces', async () => {
+  it.each<[string, RequestHandler]>([
+    [
+      'in pieces',
+      (_req, res) => {
+        res.status(403).write('no');
+        setImmediate(() => res.end());
+      },
+    ],
+    [
+      'whose handler reads after its first piece',
+      (req, res) => {
+        res.status(403).write('no');
+        req.resume();
+        setImmediate(() => res.end());
+      },
+    ],
+    [
+      'whose handler reads after it',
+      (req, res) => {
+        res.status(403).end('no');
+        req.resume();
+      },
+    ],
+  ])('is refused without a 100 by an answer %s', async (_how, handler) => {
     const app = express();
-    app.post('/', (_req, res) => {
-      res.status(403).write('no');
-      setImmediate(() => res.end());
-    });
+    app.post('/', handler);
     const client = await connectRaw(await serve(app));
     await client.send(head('POST', '/', { ...EXPECT, 'Content-Length': 5 }));
     client.socket.end();
     expect(await client.closed).toBe('end');
     expect(client.rest()).toMatch(/^HTTP\/1\.1 403 .*\r\nConnection: close\r\n/s);
+    expect(client.rest()).not.toContain('100 Continue');
   });
 
   it('is not told to send the body that was refused, whatever status the answer has', async () => {

@@ -104,7 +104,7 @@ class Upload {
     };
     onRead(req, proceed);
     // A streamed answer may depend on the body that is still to be read, and after its head it is too late for the
-    // `100`. An answer that refused the body has destroyed the request.
+    // `100`. An answer that refused the body has destroyed the request, also where another copy of this package made it.
     beforeWrite(res, () => {
       if (res.statusCode < 400 && !req.destroyed) proceed();
       begun = true;
@@ -115,10 +115,6 @@ class Upload {
   }
 
   abandon(remainder?: number, answer?: () => void): void {
-    if (this.state !== 'awaiting 100' && this.state !== 'reading') {
-      answer?.();
-      return;
-    }
     const { res, socket } = this;
     this.state = 'abandoned';
     this.#startedAt = socket.bytesRead;
