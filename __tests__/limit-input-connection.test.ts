@@ -337,6 +337,31 @@ describe.each(expressVersions)('the connection of a refused request (%s)', (_nam
   });
 });
 
+describe('a client that ends its side of the connection at once', () => {
+  it.each([
+    ['with a Content-Length', { 'Content-Length': 11 }, 'x'.repeat(11)],
+    ['chunked', CHUNKED, chunk('x'.repeat(11))],
+  ])('is refused once: %s', async (_, headers, body) => {
+    const heard: unknown[] = [];
+    const guard = limitInput(10);
+    const server = http.createServer((req, res) => {
+      guard(req, res, (error) => {
+        if (error === undefined) req.resume();
+        else {
+          heard.push((error as { code: string }).code);
+          res.writeHead(413).end();
+        }
+      });
+    });
+    const client = await connectRaw(await serve(server));
+    await client.send(head('POST', '/', headers), body);
+    client.socket.end();
+    expect((await client.answer()).status).toBe(413);
+    await client.closed;
+    expect(heard).toEqual(['ERR_UNBLOCK_TOO_LARGE']);
+  });
+});
+
 describe.each(expressVersions)('a handler that has answered already (%s)', (_name, express) => {
   it.each(['unread', 'still read'])(
     'keeps its answer when a body %s grows too large after it, and the connection serves on',

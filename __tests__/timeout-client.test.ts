@@ -238,6 +238,7 @@ describe.each(expresses)('the client of a request with a deadline, on %s', (_, e
     connection.send('POST', '/', { 'Content-Type': JSON_TYPE, 'Content-Length': 1_000 }, '{"a":');
     const { status, headers, body } = await connection.answer();
     expect([status, headers['content-type']]).toEqual([408, 'application/problem+json; charset=utf-8']);
+    expect(headers.connection).toBe('close');
     expect(JSON.parse(body)).toEqual({
       type: 'about:blank',
       title: 'Request Timeout',

@@ -55,6 +55,18 @@ describe.each([
 });
 
 describe.each(expresses)('contexts on %s', (_, express) => {
+  it('change how process.emit is read once, however many deadlines pass', async () => {
+    const app = express();
+    app.get('/', timeout(1), () => {});
+    const connection = await Connection.open((await serve(app)).port);
+    const descriptors = new Set<unknown>();
+    for (let i = 0; i < 3; i++) {
+      expect((await connection.get('/')).status).toBe(504);
+      descriptors.add(Object.getOwnPropertyDescriptor(process, 'emit')?.get);
+    }
+    expect([...descriptors]).toEqual([expect.any(Function)]);
+  });
+
   it('let a queue that a request began go on for others, when its client has left', async () => {
     await using pool = createPool({ workers: 1 });
     const double = offload((n: number) => n * 2, { pool });

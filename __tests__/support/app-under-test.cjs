@@ -18,6 +18,10 @@ const handlers = {
     await sleep(60);
     fail('late');
   },
+  async rejectsWithNull() {
+    await sleep(60);
+    throw null;
+  },
   async rejectsUnawaited({ deadline: { signal } }) {
     const works = [sleep(1_000, undefined, { signal }), sleep(1_000, undefined, { signal })];
     await works[0];
@@ -41,6 +45,11 @@ const handlers = {
       fail('late');
     }, 60);
   },
+};
+
+/** What its error handler does, once it has answered. */
+const errorHandlers = {
+  throwsInErrorHandler: () => setTimeout(fail, 1, "the error handler's"),
 };
 
 const outside = {
@@ -76,6 +85,12 @@ let left = 0;
 app.get('/hangs', timeout(10_000), (_req, res) => {
   res.on('close', () => emitter.emit('left', ++left));
   emitter.emit('hanging');
+});
+
+app.use((error, _req, res, next) => {
+  if (!(process.argv[3] in errorHandlers)) return next(error);
+  res.status(error.status).end();
+  errorHandlers[process.argv[3]]();
 });
 
 const agent = new http.Agent({ keepAlive: true, maxSockets: 20 });

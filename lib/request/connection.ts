@@ -156,7 +156,7 @@ class Upload {
     const { req, res } = this;
     endForReaders(req, (chunk) => {
       if (chunk === null) this.#arrived = true;
-      if (this.#arrived && this.state === 'answered') this.#settle();
+      if (this.state === 'answered') this.#settle();
       return this.#taken <= LINGER_BYTES;
     });
     // Only handlers still listen to the body: their listeners run in their context.

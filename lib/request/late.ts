@@ -55,30 +55,22 @@ let forgives = false;
 export function forgiveLateErrors(): void {
   if (forgives) return;
   forgives = true;
-  filterProcessEvents(mayForgive, (event, error) => {
+  const mayStop = () => currentContext()?.deadline.reason !== undefined;
+  filterProcessEvents(mayStop, (event, error) => {
     const deadline = currentContext()?.deadline;
-    if (deadline === undefined || !(isLate(deadline) || isAbort(deadline, error))) return false;
+    if (deadline === undefined || (deadline.mayAnswer() && !isAbort(deadline, error))) return false;
     if (event === 'unhandledRejection') reportLate(deadline, 'reject', error);
     else if (event === 'uncaughtException') reportLate(deadline, 'throw', error);
     return true;
   });
 }
 
-function mayForgive(): boolean {
-  const deadline = currentContext()?.deadline;
-  return deadline !== undefined && (isLate(deadline) || deadline.reason !== undefined);
-}
-
-function isLate(deadline: RequestDeadline): boolean {
-  return deadline.failure !== undefined && !deadline.mayAnswer();
-}
-
 /** The codes by which streams and body parsers say that a request was aborted. It can also be the cause of another error. */
 const OF_ABORTS = ['ABORT_ERR', 'ECONNABORTED', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_STREAM_DESTROYED'];
 
 function isAbort({ reason }: RequestDeadline, error: unknown): boolean {
-  if (reason === undefined || typeof error !== 'object' || error === null) return false;
-  const { cause, code, message } = error as { cause?: unknown; code?: string; message?: string };
+  if (reason === undefined) return false;
+  const { cause, code, message } = Object(error) as { cause?: unknown; code?: string; message?: string };
   return (
     error === reason ||
     cause === reason ||
