@@ -181,4 +181,34 @@ describe.each(expresses)('contexts on %s', (_, express) => {
     expect(process.emitWarning).not.toHaveBeenCalled();
     jest.restoreAllMocks();
   });
+
+  it.each<[string, (reason: Error) => unknown, string[]]>([
+    ['the reason of its signal', (reason) => reason, []],
+    ['what has that as its cause', (reason) => new Error('query cancelled', { cause: reason }), []],
+    ['an error of an aborted operation', () => Object.assign(new Error('The operation'), { code: 'ABORT_ERR' }), []],
+    ['that of a stream', () => Object.assign(new Error('Cannot'), { code: 'ERR_STREAM_PREMATURE_CLOSE' }), []],
+    ['that of a body parser', () => new Error('request aborted'), []],
+    ['an error of its own', () => new Error('a bug'), ['a bug']],
+    ['null', () => null, ['null']],
+    ['a text', () => 'a bug', ['a bug']],
+  ])('warn of what a late handler fails with, unless it is the abort itself: %s', async (_, make, warned) => {
+    const emitWarning = jest.spyOn(process, 'emitWarning').mockImplementation();
+    const acted = gate();
+    const app = express();
+    app.get('/', timeout(20), (req, _res, next) => {
+      req.deadline.signal.addEventListener('abort', () => {
+        setImmediate(() => {
+          next(make(req.deadline.signal.reason));
+          acted.open();
+        });
+      });
+    });
+    app.use((_error: Error, _req: Request, res: Response, _next: NextFunction) => void res.status(504).end());
+    const connection = await Connection.open((await serve(app)).port);
+    expect((await connection.get('/')).status).toBe(504);
+    await acted.opened;
+    const messages = emitWarning.mock.calls.map(([message]) => String(message));
+    jest.restoreAllMocks();
+    expect(messages).toEqual(warned);
+  });
 });
