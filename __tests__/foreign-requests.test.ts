@@ -135,6 +135,16 @@ describe.each(expresses)('a request that is not as Node alone made it, on %s', (
     expect((await connection.get('/next')).body).toBe('next');
   });
 
+  it('has a req.deadline of the app, which is left alone where no timeout() runs', async () => {
+    const app = express();
+    app.get('/slow', timeout(20), () => {});
+    const own: RequestHandler = (req, _res, next) => next(void Object.assign(req, { deadline: 'friday' }));
+    app.get('/own', own, (req, res) => void res.send(req.deadline));
+    const connection = await Connection.open((await serve(app)).port);
+    expect((await connection.get('/slow')).status).toBe(504);
+    expect((await connection.get('/own')).body).toBe('friday');
+  });
+
   it('has the same methods on its response after the deadline as before', async () => {
     const methodsOf = (res: Response) => {
       const names = [];
@@ -248,6 +258,20 @@ describe.each(expresses)('a request that is not as Node alone made it, on %s', (
     expect(seen).toEqual([undefined]);
     client.end();
     await once(client, 'close');
+  });
+});
+
+describe('a request without Express', () => {
+  it.each(bareOnly)('%s: gets a bare 504, of which next does not hear', async (_, redefine) => {
+    const heard: unknown[] = [];
+    const guard = timeout(20);
+    const { port } = await serve((req, res) => {
+      redefine(req as Request, res as Response);
+      guard(req, res, (error) => heard.push(error));
+    });
+    const connection = await Connection.open(port);
+    expect(await connection.get('/')).toMatchObject({ status: 504, body: 'Gateway Timeout' });
+    expect(heard).toEqual([undefined]);
   });
 });
 
