@@ -55,7 +55,8 @@ const directory = mkdtempSync(path.join(os.tmpdir(), 'chaos-machines-'));
 const trace = path.join(directory, 'trace');
 writeFileSync(trace, '');
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
-process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
+// After a signal, Redis may still be writing.
+process.on('exit', () => rmSync(directory, { recursive: true, force: true, maxRetries: 10 }));
 
 const redis = new RedisServer(path.join(directory, 'redis'), values.persistent);
 await redis.start();
