@@ -4,6 +4,7 @@ import https from 'node:https';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { Duplex } from 'node:stream';
 import tls from 'node:tls';
 import { limitInput, timeout } from 'express-unblock';
 import { certificate } from './support/certificate';
@@ -11,6 +12,7 @@ import { CHUNKED, chunk, closeAll, connectRaw, type Express, expressVersions, he
 
 const folder = mkdtempSync(path.join(tmpdir(), 'connections-'));
 const pair = certificate();
+const NO_SOCKET = 'a stream that is no socket';
 
 afterEach(closeAll);
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -34,6 +36,19 @@ const ways: [string, Way][] = [
     },
   ],
   [
+    NO_SOCKET,
+    async (app) => {
+      const server = http.createServer(app);
+      const [onConnection] = server.listeners('connection');
+      server.removeAllListeners('connection');
+      server.on('connection', (socket) => {
+        onConnection?.call(server, Duplex.from({ readable: socket, writable: socket }));
+      });
+      const port = await serve(server);
+      return () => connect({ port, allowHalfOpen: true });
+    },
+  ],
+  [
     'TLS',
     async (app) => {
       const port = await serve(https.createServer(pair, app) as unknown as http.Server);
@@ -51,7 +66,7 @@ function makeApp(express: Express) {
 }
 
 describe.each(expressVersions)('%s', (_, express) => {
-  describe.each(ways)('a connection over %s', (_, open) => {
+  describe.each(ways)('a connection over %s', (way, open) => {
     it('gets a 504 and serves on', async () => {
       const client = await connectRaw((await open(makeApp(express)))());
       for (let i = 0; i < 2; i++) {
@@ -71,9 +86,13 @@ describe.each(expressVersions)('%s', (_, express) => {
       expect(await client.answer()).toMatchObject({ status: 200, body: '2' });
     });
 
-    it('is not told to send what is too large', async () => {
+    it('is not told to send what is too large, except where it is no socket', async () => {
       const client = await connectRaw((await open(makeApp(express)))());
       await client.send(head('POST', '/', { 'Content-Length': 200, Expect: '100-continue' }));
+      if (way === NO_SOCKET) {
+        expect((await client.answer()).status).toBe(100);
+        await client.send('x'.repeat(200));
+      }
       expect((await client.answer()).status).toBe(413);
     });
 

@@ -1,7 +1,7 @@
 import { AsyncResource } from 'node:async_hooks';
 import { subscribe } from 'node:diagnostics_channel';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
+import { Socket } from 'node:net';
 import { contexts } from './context';
 import { deadlineOf } from './deadline';
 import { callLate } from './late';
@@ -74,10 +74,10 @@ class Upload {
     private readonly socket: Socket,
   ) {}
 
-  /** `undefined` if the request has no connection of Node's own, as in tests: there is nothing to drop. */
+  /** `undefined` for a request of a test's own, and for a connection that is another stream than a socket. */
   static of(req: IncomingMessage, res: ServerResponse): Upload | undefined {
     const { socket } = req;
-    if ((socket as { server?: Server } | undefined)?.server === undefined) return undefined;
+    if (!(socket instanceof Socket && (socket as { server?: Server }).server)) return undefined;
     const upload = new Upload(req, res, socket);
     closeWithHead(res, () => upload.#isLast);
     return upload;
