@@ -39,7 +39,7 @@ const NESTED = 8;
  * @throws whatever `fn` throws, or the error of Node when interrupted, which `wasInterrupted` recognises
  */
 export function interruptible<T>(call: number, fn: () => T, careful: boolean): T {
-  return isKept() ? enter(call, fn, careful) : sheltered(call, () => enter(call, fn, careful));
+  return isKept() ? enter(call, fn, careful) : sheltered(call, fn, careful);
 }
 
 function enter<T>(call: number, fn: () => T, careful: boolean): T {
@@ -47,7 +47,7 @@ function enter<T>(call: number, fn: () => T, careful: boolean): T {
   const begin = () => {
     const entry = announce(call);
     // The parent's signal may have come before this entry, and no keeper is there to repeat it.
-    if (!isKept() && orders !== undefined && orderIn(orders) === call) throw INTERRUPTED;
+    if (!isKept() && isOrdered(call)) throw INTERRUPTED;
     if (careful) awaitGuard(entry);
     begun = true;
     return fn();
@@ -71,7 +71,12 @@ function enter<T>(call: number, fn: () => T, careful: boolean): T {
  * call may be interrupted more than once: by the keeper, which repeats signals, and by process managers. Scripts around
  * the call take those.
  */
-function sheltered<T>(call: number, fn: () => T): T {
+function sheltered<T>(call: number, fn: () => T, careful: boolean): T {
+  let begun = false;
+  const begin = () => {
+    begun = true;
+    return fn();
+  };
   let settle = (): T => {
     throw INTERRUPTED;
   };
@@ -86,19 +91,26 @@ function sheltered<T>(call: number, fn: () => T): T {
       return;
     }
     try {
-      const value = fn();
+      const value = enter(call, begin, careful);
       settle = () => value;
     } catch (error) {
+      begun = true; // Or never will.
       settle = () => {
         throw error;
       };
     }
   };
-  nest(NESTED);
+  // A signal that was meant for an earlier call may end these scripts before the call has begun.
+  do nest(NESTED);
+  while (!begun && orders !== undefined && !isOrdered(call));
   passGate(); // Keeps the keeper from entering meanwhile.
   if (!isKept()) takeInterruptsAgain();
   leave();
   return settle();
+}
+
+function isOrdered(call: number): boolean {
+  return orders !== undefined && orderIn(orders) === call;
 }
 
 /** A keeper that has come up may be about to send one more signal: wait until it would take that signal itself. */

@@ -68,7 +68,8 @@ function watch(entry: number): void {
     run(() => guard(entry, ledger));
   } catch {
     // A signal has come: the parent's, or one from elsewhere.
-    if (orderIn(ledger) === Atomics.load(cells, CELLS.call)) interrupt(entry);
+    const call = Atomics.load(cells, CELLS.call);
+    if (orderIn(ledger) === call) interrupt(entry, call);
   }
 }
 
@@ -80,8 +81,9 @@ function guard(entry: number, fd: number): void {
   while (Atomics.load(cells, CELLS.entry) === entry) sleep(entry);
 }
 
-function interrupt(entry: number): void {
-  Atomics.store(cells, CELLS.interrupted, Atomics.load(cells, CELLS.call));
+/** @param call as it was when the order was read: by now the main thread may have begun another */
+function interrupt(entry: number, call: number): void {
+  Atomics.store(cells, CELLS.interrupted, call);
   for (let pause = FIRST_REPEAT_MS; Atomics.load(cells, CELLS.entry) === entry; pause *= 2) {
     process.kill(process.pid, 'SIGINT');
     sleep(entry, pause);
