@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { createReadStream, type ReadStream, statSync } from 'node:fs';
+import fs, { createReadStream, type ReadStream, statSync } from 'node:fs';
 import { ServerResponse } from 'node:http';
 import { PassThrough, Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
@@ -44,6 +44,49 @@ const keptActs: [string, (res: Response) => () => unknown][] = [
   ['end with a chunk', (res) => keep(res, res.end, 'late', 'utf8')],
   ['end without a chunk', (res) => keep(res, res.end)],
   ['write', (res) => keep(res, res.write, 'late', 'utf8')],
+];
+
+/** What a handler may do while the error handlers are at work; `asked` tells that they are. */
+const whileAtWork: [string, (req: Request, next: NextFunction, asked: Promise<void>, res: Response) => unknown][] = [
+  [
+    'next(reason) from a listener of its signal',
+    (req, next) =>
+      new Promise<void>((resolve) => {
+        req.deadline.signal.addEventListener('abort', () => resolve(next(req.deadline.signal.reason)));
+      }),
+  ],
+  ['next() while they are at work', (_req, next, asked) => asked.then(() => next())],
+  ['next(error) while they are at work', (_req, next, asked) => asked.then(() => next(new Error('late')))],
+  ['an abort that it hands on', (req, next) => abortOf(req.deadline.signal).then(next)],
+  ['the next of its router', (req, _next, asked) => asked.then(() => req.next?.(new Error('late')))],
+  ['the next of its router, kept from before', ({ next }, _next, asked) => asked.then(() => next?.(new Error('late')))],
+  [
+    'a view that fails',
+    (req, _next, asked, res) =>
+      new Promise<void>((resolve) => {
+        req.app.engine('ts', (_path, _options, done) => void asked.then(() => resolve(done(new Error('late')))));
+        res.render(__filename);
+      }),
+  ],
+  [
+    'a file that is not there',
+    (_req, _next, asked, res) =>
+      new Promise<void>((resolve) => {
+        const stat = jest.spyOn(fs, 'stat').mockImplementation(((_path: unknown, done: (error: Error) => void) => {
+          stat.mockRestore();
+          void asked.then(() => resolve(done(Object.assign(new Error('late'), { code: 'ENOENT' }))));
+        }) as never);
+        res.sendFile('/missing');
+      }),
+  ],
+  [
+    'a format that nobody accepts',
+    ({ headers }, _next, asked, res) => {
+      headers.accept = 'text/plain';
+      return asked.then(() => void res.format({ 'image/png'() {} }));
+    },
+  ],
+  ['req.destroy()', (req, _next, asked) => asked.then(() => void req.destroy())],
 ];
 
 function keep(res: Response, method: (...args: any[]) => unknown, ...args: unknown[]) {
@@ -276,22 +319,11 @@ describe.each(expresses)('a handler whose deadline has passed, on %s', (_, expre
     expect(reports.all.map(({ method }) => method)).toEqual(['send']);
   });
 
-  it.each<[string, (req: Request, next: NextFunction, asked: Promise<void>) => unknown]>([
-    [
-      'next(reason) from a listener of its signal',
-      (req, next) =>
-        new Promise<void>((resolve) => {
-          req.deadline.signal.addEventListener('abort', () => resolve(next(req.deadline.signal.reason)));
-        }),
-    ],
-    ['next() while they are at work', (_req, next, asked) => asked.then(() => next())],
-    ['next(error) while they are at work', (_req, next, asked) => asked.then(() => next(new Error('late')))],
-    ['an abort that it hands on', (req, next) => abortOf(req.deadline.signal).then(next)],
-  ])('does not use up the error handlers with %s', async (_, act) => {
+  it.each(whileAtWork)('does not use up the error handlers with %s', async (_, act) => {
     const [asked, acted] = [gate(), gate()];
     const app = express();
-    app.get('/', timeout(30), (req, _res, next) => {
-      void Promise.resolve(act(req, next, asked.opened)).then(() => acted.open());
+    app.get('/', timeout(30), (req, res, next) => {
+      void Promise.resolve(act(req, next, asked.opened, res)).then(() => acted.open());
     });
     app.use(async (error: Error, _req: Request, _res: Response, next: NextFunction) => {
       asked.open();
@@ -304,6 +336,54 @@ describe.each(expresses)('a handler whose deadline has passed, on %s', (_, expre
     const connection = await Connection.open((await serve(app)).port);
     const { status, body } = await connection.get('/');
     expect([status, body]).toEqual([504, JSON.stringify(timedOut)]);
+  });
+
+  it.each(whileAtWork)('does not cut off a page that the error handlers are sending with %s', async (_, act) => {
+    const [asked, acted] = [gate(), gate()];
+    const app = express();
+    app.get('/', timeout(30), (req, res, next) => {
+      void Promise.resolve(act(req, next, asked.opened, res)).then(() => acted.open());
+    });
+    app.get('/next', (_req, res) => void res.send('next'));
+    app.use(async (error: Error & { status: number }, _req: Request, res: Response, _next: NextFunction) => {
+      res.status(error.status).write('begun, ');
+      asked.open();
+      await acted.opened;
+      res.end('whole');
+    });
+    const connection = await Connection.open((await serve(app)).port);
+    const { status, body } = await connection.get('/');
+    expect([status, body]).toEqual([504, 'begun, whole']);
+    expect((await connection.get('/next')).body).toBe('next');
+  });
+
+  it('has a source closed that it had piped into res and that had sent nothing', async () => {
+    const source = new Readable({ read() {} });
+    const app = express();
+    app.get('/', timeout(30), (_req, res) => void source.pipe(res));
+    const connection = await Connection.open((await serve(app)).port);
+    expect((await connection.get('/')).status).toBe(504);
+    await new Promise<void>((resolve) => (source.closed ? resolve() : source.once('close', resolve)));
+    expect(source.destroyed).toBe(true);
+  });
+
+  it('is not heard when it has its app hold something else in req.deadline', async () => {
+    const app = express();
+    app.use(timeout(30));
+    app.use((req, res) => {
+      const { signal } = req.deadline;
+      signal.addEventListener('abort', () => res.send('late'));
+      if (req.path === '/getter') Object.defineProperty(req, 'deadline', { get: () => 'friday' });
+      else Object.assign(req, { deadline: 'friday' });
+    });
+    app.use((error: { status: number }, req: Request, res: Response, _next: NextFunction) => {
+      res.status(error.status).send(req.deadline);
+    });
+    const connection = await Connection.open((await serve(app)).port);
+    for (const path of ['/getter', '/assigned']) {
+      const { status, body } = await connection.get(path);
+      expect([status, body]).toEqual([504, 'friday']);
+    }
   });
 
   it('may be stopped by its signal, whose reason is the error that the error handlers get', async () => {

@@ -1,5 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import type { Application, NextFunction, Request, RequestHandler, Response } from 'express';
+import type { Application, NextFunction, Request, RequestHandler, Response, Router } from 'express';
 import { limitInput, timeout } from 'express-unblock';
 import { Connection, cleanUp, expresses, gate, messagesOn, serve } from './support/keep-alive';
 
@@ -15,7 +15,7 @@ const pass: RequestHandler = (_req, _res, next) => next();
 const fail: RequestHandler = (_req, _res, next) =>
   void setTimeout(() => next(Object.assign(new Error('x'), { status: 500 })), 5);
 
-describe.each(expresses)('error handlers on %s', (_, express) => {
+describe.each(expresses)('error handlers on %s', (version, express) => {
   const views = new AsyncLocalStorage<string>();
 
   /** Nested routers and sub-apps, each with an error handler that notes what it sees and passes on. */
@@ -118,6 +118,12 @@ describe.each(expresses)('error handlers on %s', (_, express) => {
         begun.push(name);
         res.send(name);
       };
+    beforeEach(() => begun.splice(0));
+    const [, other] = expresses.find(([, one]) => one !== express) as (typeof expresses)[0];
+    const withRoute = <R extends Router>(router: R, handler: RequestHandler) =>
+      router.get('/:id', handler, begin('the same route'));
+    const withParam = <R extends Router>(router: R, handler: RequestHandler) =>
+      router.param('id', handler as never).get('/:id', begin('behind a param'));
     const late =
       (act: (next: NextFunction) => void, acted: () => void): RequestHandler =>
       (req, _res, next) => {
@@ -136,11 +142,17 @@ describe.each(expresses)('error handlers on %s', (_, express) => {
       ['next(error)', (next) => next(new Error('late'))],
     ])('%s begins no further handler, wherever it is called, and is told once', async (_, act) => {
       jest.spyOn(process, 'emitWarning').mockImplementation();
-      const places: [string, (app: Application, handler: RequestHandler) => void][] = [
-        ['a route', (app, handler) => app.get('/', handler, begin('the same route'))],
-        ['another route', (app, handler) => app.get('/', handler).get('/', begin('another route'))],
-        ['a middleware', (app, handler) => app.use('/', handler).get('/', begin('behind a middleware'))],
-        ['a router', (app, handler) => app.use(express.Router().get('/', handler)).get('/', begin('behind a router'))],
+      const places: [string, (app: Application, handler: RequestHandler) => unknown][] = [
+        ['a route', (app, handler) => app.get('/:id', handler, begin('the same route'))],
+        ['another route', (app, handler) => app.get('/:id', handler).get('/:id', begin('another route'))],
+        ['a middleware', (app, handler) => app.use('/', handler).get('/:id', begin('behind a middleware'))],
+        ['a router', (app, handler) => app.use(withRoute(express.Router(), handler)).get('/:id', begin('behind it'))],
+        ['a mounted app', (app, handler) => app.use(withRoute(express(), handler)).get('/:id', begin('behind it'))],
+        ["another Express's router", (app, handler) => app.use(withRoute(other.Router(), handler))],
+        ['app.param', (app, handler) => withParam(app, handler)],
+        ["a router's param", (app, handler) => app.use(withParam(express.Router(), handler))],
+        ["a mounted app's param", (app, handler) => app.use(withParam(express(), handler))],
+        ["the param of another Express's router", (app, handler) => app.use(withParam(other.Router(), handler))],
       ];
       for (const [place, mount] of places) {
         const reports = messagesOn('express-unblock:late');
@@ -159,7 +171,7 @@ describe.each(expresses)('error handlers on %s', (_, express) => {
           res.status(504).end();
         });
         const connection = await Connection.open((await serve(app)).port);
-        const { status } = await connection.get('/');
+        const { status } = await connection.get('/5');
         await acted.opened;
         const twice = ['ERR_UNBLOCK_TIMEOUT', 'ERR_UNBLOCK_TIMEOUT'];
         expect([place, status, begun, handled]).toEqual([place, 504, [], twice]);
@@ -168,19 +180,50 @@ describe.each(expresses)('error handlers on %s', (_, express) => {
       jest.restoreAllMocks();
     });
 
-    it('in app.param begins no handler', async () => {
+    it('an async app.param that rejects late does not use up the error handlers', async () => {
       const reports = messagesOn('express-unblock:late');
-      const acted = gate();
+      const [asked, rejected] = [gate(), gate()];
       const app = express();
       app.use(timeout(30));
-      app.param('id', late((next) => next(), acted.open) as never);
-      app.get('/:id', begin('behind a param'));
-      app.use((error: { status: number }, _req: Request, res: Response, _next: NextFunction) => {
-        res.status(error.status).end();
+      const lookUp = async () => {
+        await asked.opened;
+        setImmediate(rejected.open);
+        throw new Error('late');
+      };
+      // Express 4 leaves it to the app to hand on what a promise rejects with.
+      withParam(app, (_req, _res, next) => (version === 'Express 5' ? lookUp() : lookUp().catch(next)));
+      app.use(async (error: Error, _req: Request, _res: Response, next: NextFunction) => {
+        asked.open();
+        await rejected.opened;
+        next(error);
       });
-      expect((await (await Connection.open((await serve(app)).port)).get('/5')).status).toBe(504);
-      await acted.opened;
-      expect([begun, reports.all.map(({ method }) => method)]).toEqual([[], ['next']]);
+      app.use((error: { code: string }, _req: Request, res: Response, _next: NextFunction) => {
+        res.status(504).send(error.code);
+      });
+      const connection = await Connection.open((await serve(app)).port);
+      expect((await connection.get('/5')).body).toBe('ERR_UNBLOCK_TIMEOUT');
+      expect((await reports.first).error).toMatchObject({ message: 'late' });
+      expect([begun, reports.all.length]).toEqual([[], 1]);
+    });
+
+    it.each<[string, RequestHandler, number]>([
+      ['goes on', (_req, _res, next) => next(), 200],
+      ['fails', (_req, _res, next) => next(new Error('unknown')), 500],
+      ['leaves the route', (_req, _res, next) => next('route'), 404],
+      [
+        'throws',
+        () => {
+          throw new Error('unknown');
+        },
+        500,
+      ],
+    ])('changes nothing for an app.param that %s in time', async (_, param, status) => {
+      const app = express().set('env', 'test');
+      app.use(timeout(10_000));
+      withParam(app, param);
+      const connection = await Connection.open((await serve(app)).port);
+      for (let i = 0; i < 2; i++) expect((await connection.get('/5')).status).toBe(status);
+      expect(begun).toEqual(status === 200 ? ['behind a param', 'behind a param'] : []);
     });
   });
 });

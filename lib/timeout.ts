@@ -5,10 +5,10 @@ import { asError, loadErrors, timedOut, uploadTimedOut } from './errors';
 import { checkCall, checkOptions, parseChoice, parseFunction, parseTime, type Time } from './options';
 import { abandonBody, awaitsContinue } from './request/connection';
 import { contexts, type Deadline, enter } from './request/context';
-import { deadlineOf, hasBody, isUpgrade, type RequestDeadline } from './request/deadline';
+import { deadlineOf, hasBody, isUpgrade, type RequestDeadline, type Routed, routerNextOf } from './request/deadline';
 import { Expiry } from './request/expiry';
 import type { Next } from './request/patches';
-import { cutOff, exitOf, type Failing, type Routed, takeOver } from './request/response';
+import { cutOff, exitOf, type Failing, takeOver } from './request/response';
 import { readUpstreamTime } from './request/upstream';
 
 declare global {
@@ -106,7 +106,7 @@ function startWithin(deadline: RequestDeadline, req: IncomingMessage, expiry: Li
 
 /** The limit that one `timeout()` has set to a request. */
 class Limit extends Expiry {
-  readonly #outermost: unknown;
+  readonly #outermost: Next | undefined;
 
   constructor(
     private readonly deadline: RequestDeadline,
@@ -116,7 +116,7 @@ class Limit extends Expiry {
     private readonly until: 'head' | 'response',
   ) {
     super();
-    this.#outermost = req.next;
+    this.#outermost = routerNextOf(req);
   }
 
   override expire(): void {

@@ -22,10 +22,23 @@ export function deadlineOf(req: IncomingMessage, res: ServerResponse): RequestDe
   return existingDeadline(req) ?? makeDeadline(req, res);
 }
 
+const UNGUARDED = Symbol('express-unblock unguarded');
+type RouterNext = Next & { [UNGUARDED]?: Next };
+
+/** Express keeps the `next` of the innermost router that is at work on the request. */
+export type Routed = IncomingMessage & { next?: RouterNext };
+
+/** Express's own, to be called on behalf of whoever has the response. */
+export function routerNextOf({ next }: Routed): Next | undefined {
+  return next?.[UNGUARDED] ?? next;
+}
+
+/** Not `req.deadline`, which an app may use for something of its own. */
+const DEADLINE = Symbol('express-unblock deadline');
+
 /** Kept on the request itself: a WeakMap of requests costs the garbage collector more than all the rest of this file. */
 export function existingDeadline(req: IncomingMessage): RequestDeadline | undefined {
-  const { deadline } = req as { deadline?: unknown };
-  return deadline instanceof RequestDeadline ? deadline : undefined;
+  return (req as { [DEADLINE]?: RequestDeadline })[DEADLINE];
 }
 
 /** @throws TypeError `ERR_UNBLOCK_BAD_OPTION` for a request whose body and connection are not as HTTP/1.1 has them */
@@ -45,10 +58,12 @@ function makeDeadline(req: IncomingMessage, res: ServerResponse): RequestDeadlin
   const deadline = new RequestDeadline(req, res);
   try {
     (req as { deadline?: unknown }).deadline = deadline;
+    (req as { [DEADLINE]?: RequestDeadline })[DEADLINE] = deadline;
   } catch {
     throw badOption('express-unblock: req.deadline cannot be set, since req is frozen or not extensible');
   }
   guardRouters(req, nextFor);
+  deadline.guardExit(req);
   // Node parses headers when they are first read, which costs time: those of a GET are not read here.
   const mayHaveBody = req.method !== 'GET' && req.method !== 'HEAD' && typeof req.push === 'function';
   if (mayHaveBody && hasBody(req)) watchChunks(req, deadline.handlers);
@@ -63,11 +78,13 @@ export function hasBody({ headers }: IncomingMessage): boolean {
 function nextFor(req: IncomingMessage, res: ServerResponse, next: Next): Next | undefined {
   const deadline = existingDeadline(req);
   if (deadline === undefined) return next;
+  guardRouters(req, nextFor); // Those of an app that is mounted in another.
   if (deadline.answering !== deadline.handlers && !deadline.mayAnswer()) {
     reportLate(deadline, 'next');
     return undefined;
   }
   deadline.closeListeners = res.listenerCount('close');
+  deadline.guardExit(req);
   return deadline.guard(next);
 }
 
@@ -223,8 +240,7 @@ export class RequestDeadline implements Deadline {
   }
 
   /** A `next` that does nothing once the response has passed from those who got it to others. */
-  guard(next: Next): Next {
-    const given = this.answering;
+  guard(next: Next, given = this.answering): Next {
     return (error) => {
       if (this.answering === given && given?.role === 'handler') next(error);
       // Also from a callback that has lost the context.
@@ -232,6 +248,15 @@ export class RequestDeadline implements Deadline {
       else if (this.mayAnswer()) next(error);
       else reportLate(this, 'next', error);
     };
+  }
+
+  /** `res.render()` and `res.sendFile()` of Express hand their errors to the `next` that the router keeps on the request. */
+  guardExit(req: Routed): void {
+    const { next } = req;
+    if (typeof next !== 'function' || next[UNGUARDED] !== undefined) return;
+    const own: RouterNext = this.guard(next, this.handlers);
+    own[UNGUARDED] = next;
+    Reflect.set(req, 'next', own);
   }
 
   #set(left: number, limit: number): void {

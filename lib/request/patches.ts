@@ -1,5 +1,6 @@
 import { type IncomingMessage, type Server, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { isPromise } from 'node:util/types';
 import { badOption } from '../errors';
 import { contexts, type RequestContext } from './context';
 
@@ -13,6 +14,7 @@ import { contexts, type RequestContext } from './context';
  * | req._destroy, complete, aborted     | destroy() closes the connection    | the client loses the answer to its upload    |
  * | req._read                           | nothing tells of the first read    | the `100` is never sent: clients wait        |
  * | req.url, baseUrl, params            | routers write them on the way out  | a late handler sees others' paths            |
+ * | req.next                            | res.render() and sendFile() use it | their late errors use up the error handlers  |
  * | res.write, end, json, …             | handlers and error handlers share  | a late handler's bytes are in the answer     |
  * |   statusCode, finished, destroyed   |   one `res`                        |                                              |
  * | res.assignSocket                    | it is called without a context     | a long error page stops behind another answer|
@@ -81,6 +83,11 @@ export function endForReaders(req: IncomingMessage, take: (chunk: unknown) => bo
   put(req, 'push', take);
   put(req, '_destroy', (error: unknown, callback: Next) => callback(error));
   req.complete = true;
+}
+
+/** A late `req.destroy()` ends the stream alone: the connection is still to carry the answer. */
+export function endAlone(req: IncomingMessage, isLate: () => boolean): void {
+  wrap(req, '_destroy', (destroy, args) => (isLate() ? args[1](args[0]) : destroy(...args)));
 }
 
 /** @param listener called each time that more of a body is asked for */
@@ -271,30 +278,57 @@ export function filterProcessEvents(mayStop: () => boolean, stops: (event: strin
 
 // Express
 
-interface Routed extends IncomingMessage {
+interface OfApp extends IncomingMessage {
   readonly app?: { readonly _router?: Router; readonly router?: Router };
 }
 interface Router {
-  readonly stack?: readonly object[];
+  readonly stack?: readonly Layer[];
+  readonly params?: Readonly<Record<string, Method[]>>;
+}
+interface Layer {
+  readonly handle?: Router;
+  readonly route?: Router;
 }
 type NextFor = (req: IncomingMessage, res: ServerResponse, next: Next) => Next | undefined;
 
 const guarded = new WeakSet<object>();
 
+/** @returns true the first time */
+function isNew(object: object): boolean {
+  if (guarded.has(object)) return false;
+  guarded.add(object);
+  return true;
+}
+
 /**
  * A router gives every handler the same `next`. With it, a late handler would begin the next handler of its route, or
- * use up the error handlers. Here each handler gets its own.
+ * use up the error handlers. Here each handler gets its own: in the routers of an app that are there when a request
+ * comes by, whatever copy of Express they are of.
  *
  * @param nextFor gives the `next` for a handler that is about to begin; `undefined` if it must not
  */
-export function guardRouters({ app }: Routed, nextFor: NextFor): void {
-  if (!app || guarded.has(app)) return;
-  guarded.add(app);
+export function guardRouters({ app }: OfApp, nextFor: NextFor): void {
+  if (!app || !isNew(app)) return;
   // Reading `app.router` throws on Express 4.
-  const [layer] = (app._router ?? app.router)?.stack ?? [];
-  const layers = layer && (Object.getPrototypeOf(layer) as Record<string, Method>);
-  if (!layers || guarded.has(layers)) return;
-  guarded.add(layers);
+  guardRouter(app._router ?? app.router, nextFor);
+}
+
+function guardRouter(router: Router | undefined, nextFor: NextFor): void {
+  if (!router?.stack || !isNew(router)) return;
+  for (const layer of router.stack) {
+    const layers = Object.getPrototypeOf(layer) as Record<string, Method>;
+    if (isNew(layers)) guardLayers(layers, nextFor);
+    guardRouter(layer.handle, nextFor);
+    guardRouter(layer.route, nextFor);
+  }
+  const isAwaited = 'handleRequest' in (router.stack[0] ?? {});
+  for (const fns of Object.values(router.params ?? {})) {
+    for (const [index, fn] of fns.entries()) fns[index] = guardParam(fn, isAwaited, nextFor);
+  }
+}
+
+/** The methods that call a handler, as Express 5 and 4 name them. */
+function guardLayers(layers: Record<string, Method>, nextFor: NextFor): void {
   for (const name of ['handleRequest', 'handle_request']) {
     const handle = layers[name];
     if (handle === undefined) continue;
@@ -311,4 +345,14 @@ export function guardRouters({ app }: Routed, nextFor: NextFor): void {
       if (own !== undefined) handle.call(this, error, req, res, own);
     });
   }
+}
+
+/** @param fn what `app.param()` has set @param isAwaited as in Express 5, which hands on what it rejects with */
+function guardParam(fn: Method, isAwaited: boolean, nextFor: NextFor): Method {
+  return function (this: unknown, req: IncomingMessage, res: ServerResponse, next: Next, ...rest: unknown[]) {
+    const own = nextFor(req, res, next);
+    const result = own && fn.call(this, req, res, own, ...rest);
+    if (!isAwaited || !isPromise(result)) return result;
+    return result.catch((error) => own?.(error || new Error('Rejected promise')));
+  };
 }

@@ -4,9 +4,9 @@ import type { TLSSocket } from 'node:tls';
 import type { HttpError } from 'http-errors';
 import { background } from '../background';
 import { contexts, type RequestContext } from './context';
-import { deadlineOf, existingDeadline, PAST_MS, type RequestDeadline } from './deadline';
+import { deadlineOf, existingDeadline, PAST_MS, type RequestDeadline, type Routed, routerNextOf } from './deadline';
 import { callLate, Failure, forgiveLateErrors, reportLate, warn } from './late';
-import { freezeRoute, type Next, type Reservation, reserve, showAsOver } from './patches';
+import { endAlone, freezeRoute, type Next, type Reservation, reserve, showAsOver } from './patches';
 
 /** How long the app's error handlers may stay silent before a bare response goes out in their place. */
 const PATIENCE_MS = 1000;
@@ -18,17 +18,20 @@ const OF_THE_BODY =
 /** An error of `http-errors`. */
 export type Failing = Pick<HttpError, 'status'>;
 
-export type Routed = IncomingMessage & { next?: unknown };
-
 /**
  * Gives an error that is found after `next` was called to the router that would have got it from the handler: the
- * innermost one that is at work now. Express keeps the `next` of that router on the request.
+ * innermost one that is at work now.
  *
- * @param outermost the `next` that was on the request when this middleware was called
+ * @param outermost the `next` of the router that was at work when this middleware was called
  */
-export function exitOf(req: Routed, res: ServerResponse, next: Next, outermost = req.next): (error: Failing) => void {
+export function exitOf(
+  req: Routed,
+  res: ServerResponse,
+  next: Next,
+  outermost = routerNextOf(req),
+): (error: Failing) => void {
   return (error) => {
-    const { next: innermost } = req;
+    const innermost = routerNextOf(req);
     try {
       if (typeof innermost === 'function' && innermost !== outermost) innermost(error);
       else next(error);
@@ -122,6 +125,7 @@ function prepare(req: IncomingMessage, res: ServerResponse, error: Failing, cont
     return;
   }
   freezeRoute(req, isLate);
+  endAlone(req, isLate);
   res.on('pipe', (source) => {
     if (!deadline.mayAnswer()) endPipe(source, res, refuse);
   });
@@ -132,22 +136,32 @@ function prepare(req: IncomingMessage, res: ServerResponse, error: Failing, cont
  * the listeners added since the current handler began; those of earlier middlewares are still to see the error's answer.
  */
 function tellClosed(res: ServerResponse, deadline: RequestDeadline): void {
+  // What was piped into the response and has sent nothing yet unpipes itself now.
+  res.on('unpipe', endUnread);
   for (const listener of (res.rawListeners?.('close') ?? []).slice(deadline.closeListeners)) {
     res.removeListener('close', listener as () => void);
     callLate(deadline, () => listener.call(res));
   }
+  res.removeListener?.('unpipe', endUnread);
+}
+
+/** Nobody else would close the file of a source that nobody reads. */
+function endUnread(source: NodeJS.ReadableStream): void {
+  process.nextTick(() => {
+    const isRead = source.listenerCount('data') > 0 || source.listenerCount('readable') > 0;
+    if (!isRead) (source as Partial<NodeJS.ReadableStream & { destroy(): void }>).destroy?.();
+  });
 }
 
 /**
- * Destroys a source that is piped into a response which takes nothing; nobody else would close its file. It happens one
- * tick later: until the source has begun to flow, it must stay piped, so that `write()` can tell it to wait.
+ * For a source that is piped into a response which takes nothing. It is unpiped one tick later: until it has begun to
+ * flow, it must stay piped, so that `write()` can tell it to wait.
  */
 function endPipe(source: NodeJS.ReadableStream, res: ServerResponse, refuse: (method: string) => unknown): void {
   process.nextTick(() => {
     refuse('write');
     source.unpipe(res);
-    const isRead = source.listenerCount('data') > 0 || source.listenerCount('readable') > 0;
-    if (!isRead) (source as Partial<NodeJS.ReadableStream & { destroy(): void }>).destroy?.();
+    endUnread(source);
   });
 }
 

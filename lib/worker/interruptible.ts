@@ -72,9 +72,9 @@ function enter<T>(call: number, fn: () => T, careful: boolean): T {
  * the call take those.
  */
 function sheltered<T>(call: number, fn: () => T, careful: boolean): T {
-  let begun = false;
+  let mayBegin = true;
   const begin = () => {
-    begun = true;
+    mayBegin = false;
     return fn();
   };
   let settle = (): T => {
@@ -94,7 +94,7 @@ function sheltered<T>(call: number, fn: () => T, careful: boolean): T {
       const value = enter(call, begin, careful);
       settle = () => value;
     } catch (error) {
-      begun = true; // Or never will.
+      mayBegin = false;
       settle = () => {
         throw error;
       };
@@ -102,7 +102,7 @@ function sheltered<T>(call: number, fn: () => T, careful: boolean): T {
   };
   // A signal that was meant for an earlier call may end these scripts before the call has begun.
   do nest(NESTED);
-  while (!begun && orders !== undefined && !isOrdered(call));
+  while (mayBegin && orders !== undefined && !isOrdered(call));
   passGate(); // Keeps the keeper from entering meanwhile.
   if (!isKept()) takeInterruptsAgain();
   leave();
