@@ -11,7 +11,6 @@ import { certificate } from './support/certificate';
 import { CHUNKED, chunk, closeAll, connectRaw, type Express, expressVersions, head, serve } from './support/raw-http';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'connections-'));
-const pair = certificate();
 const NO_SOCKET = 'a stream that is no socket';
 
 afterEach(closeAll);
@@ -51,7 +50,7 @@ const ways: [string, Way][] = [
   [
     'TLS',
     async (app) => {
-      const port = await serve(https.createServer(pair, app) as unknown as http.Server);
+      const port = await serve(https.createServer(certificate, app) as unknown as http.Server);
       return () => tls.connect({ port, rejectUnauthorized: false });
     },
   ],

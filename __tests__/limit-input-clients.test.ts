@@ -142,7 +142,7 @@ describe.each(expressVersions)('5 MB against a limit of 100 kB (%s)', (_name, ex
   });
 
   it('is a 413 with its body over TLS, every time, and the connection serves on after a small one', async () => {
-    const server = https.createServer(certificate(), createApp());
+    const server = https.createServer(certificate, createApp());
     const port = await serve(server as unknown as http.Server);
     const agent = new https.Agent({ keepAlive: true, maxSockets: 1, rejectUnauthorized: false });
     const post = async (size: number, headers: http.OutgoingHttpHeaders) => {

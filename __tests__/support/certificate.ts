@@ -1,18 +1,21 @@
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-
-/** A new key and certificate for localhost, made by `openssl`. */
-export function certificate(): { key: Buffer; cert: Buffer } {
-  const folder = mkdtempSync(path.join(tmpdir(), 'certificate-'));
-  const [key, cert] = [path.join(folder, 'key.pem'), path.join(folder, 'cert.pem')];
-  const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', key];
-  try {
-    const options = ['-x509', ...newKey, '-subj', '/CN=localhost', '-days', '2', '-out', cert];
-    execFileSync('openssl', ['req', ...options], { stdio: 'ignore' });
-    return { key: readFileSync(key), cert: readFileSync(cert) };
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
+/** For servers on localhost in these tests, valid until 2126: Node alone cannot make one. */
+export const certificate = {
+  key: `-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgthMZhOVTLNZF39XU
+cPjhKjI4o7Ni+UPjIeKqa4oSPyKhRANCAARxpYuH9BOngD2pCkvTOZU4+PCHk/Sv
+LqBVjAV3C9DCpXWJu7vA0uPW72W7n5xs3b1VQ0LLhkxXGZ2R18Ye4fYP
+-----END PRIVATE KEY-----
+`,
+  cert: `-----BEGIN CERTIFICATE-----
+MIIBfzCCASWgAwIBAgIUVomYfemgvU4czVATEvGji6dBIc8wCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyNzAwNTEyN1oYDzIxMjYxMTAz
+MDA1MTI3WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAARxpYuH9BOngD2pCkvTOZU4+PCHk/SvLqBVjAV3C9DCpXWJu7vA0uPW
+72W7n5xs3b1VQ0LLhkxXGZ2R18Ye4fYPo1MwUTAdBgNVHQ4EFgQUddZICzMJHZnr
+Q3W6rTs9YpwOlxAwHwYDVR0jBBgwFoAUddZICzMJHZnrQ3W6rTs9YpwOlxAwDwYD
+VR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNIADBFAiB8qqcPpqh3FUr88xNyS/RH
+nyZYqWhDU/yqinOiTxOpywIhAMs91nq9BIvBg53sSO8iWz/8vvMgricwMCR9OsSH
+61Tn
+-----END CERTIFICATE-----
+`,
+};
