@@ -22,6 +22,10 @@ interface Known {
 }
 
 const tasks = new Map<number, Known>();
+/** How late a signal may arrive on a crowded machine, where the thread of Node that takes it waits for its turn. */
+const LATE_MS = 1000;
+/** Until when a signal for an earlier call may arrive. */
+let straysUntil = 0;
 /** Whether the call before this one has taken the signal that was sent for it. */
 let tookSignalBefore = false;
 
@@ -66,8 +70,9 @@ const methodsOf = (task: CurrentTask, ledger: Ledger, startKeeper: () => void): 
     const { name } = known.definition;
     ledger.note(call);
     // Without a keeper nobody repeats signals: once the call before has taken its signal, none is left on its way.
-    const strays = careful && ledger.fd !== undefined && (isKept() || !tookSignalBefore);
+    if (careful && (isKept() || !tookSignalBefore)) straysUntil = performance.now() + LATE_MS;
     tookSignalBefore = false;
+    const strays = ledger.fd !== undefined && performance.now() < straysUntil;
     try {
       // Loaded outside of the interruptible part: an interrupt in the middle would leave it half-loaded.
       const fn = known.fn ?? load(known.definition);
