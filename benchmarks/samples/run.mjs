@@ -53,7 +53,10 @@ const cells = new Int32Array(new SharedArrayBuffer(8));
 const sampler = new Worker(new URL('sampler.mjs', import.meta.url), { workerData: { cells, seed, wanted } });
 sampler.on('error', (error) => fault(`sampler: ${error.stack}`));
 let sampling = true;
-const sampled = new Promise((resolve) => sampler.once('exit', resolve)).then(() => {
+const sampled = new Promise((resolve) => {
+  sampler.once('message', resolve);
+  sampler.once('exit', resolve); // After an error.
+}).then(() => {
   sampling = false;
 });
 

@@ -1,6 +1,6 @@
 // Asks for the main thread's stack again and again, as lib/watch/thread.ts does, but without a block to wait for.
 import { Session } from 'node:inspector';
-import { isMainThread, workerData } from 'node:worker_threads';
+import { isMainThread, parentPort, workerData } from 'node:worker_threads';
 import { seeded } from '../lab/stats.mjs';
 
 if (isMainThread) throw new Error('a worker thread of run.mjs');
@@ -37,4 +37,5 @@ while (Atomics.load(cells, SAMPLES) < wanted) {
   }
   session.disconnect();
 }
-process.exit();
+// This thread stays until the process ends: a main thread that frees a session whose thread has gone aborts (Node 24).
+parentPort.postMessage('sampled');
