@@ -49,6 +49,10 @@ describe.each([
       '/library',
       `in find \\(${at('library')}\\), inside of .* \\(acorn/dist/.*: .*offload\\.module\\(\\)`,
     ],
+    'a line that calls many functions of a library': [
+      '/spread',
+      `in visit \\(${at('spread')}\\), inside of part\\d+ \\(spread/.*: .*offload\\.module\\(\\)`,
+    ],
   };
   let app: WatchedApp;
 

@@ -4,6 +4,7 @@ const { pbkdf2Sync } = require('node:crypto');
 const { subscribe } = require('node:diagnostics_channel');
 const { PassThrough } = require('node:stream');
 const { setTimeout: wait } = require('node:timers/promises');
+const { runInThisContext } = require('node:vm');
 const { watch } = require('express-unblock/watch');
 const acorn = require('acorn');
 const ejs = require('ejs');
@@ -111,6 +112,21 @@ app.get('/wasm', function wasm(_req, res) {
 
 app.get('/library', function find(_req, res) {
   acorn.parse(source, { ecmaVersion: 2022 }); // library
+  res.send('done');
+});
+
+// Most of the time goes by in one line, in many functions of a library; the longest single one runs in the next.
+const spread = runInThisContext(
+  `[${Array.from(
+    { length: 12 },
+    (_, n) => `function part${n}(ms) { const until = performance.now() + ms; while (performance.now() < until); }`,
+  )}]`,
+  { filename: '/node_modules/spread/index.js' },
+);
+
+app.get('/spread', function visit(_req, res) {
+  for (const part of spread) part(20); // spread
+  spread[0](60);
   res.send('done');
 });
 

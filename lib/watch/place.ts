@@ -7,6 +7,8 @@ import type { Sample } from './main-thread';
 export interface Place {
   /** `compare (similar.js:40)` */
   readonly at: string;
+  /** The same without what it was in the midst of. */
+  readonly line: string;
   readonly advice: string;
   /** The same for all lines of one function. */
   readonly key: string;
@@ -47,11 +49,13 @@ export function placeOf({ sites, late }: Sample): Place {
   const above = app === -1 ? frames : frames.slice(0, app);
   const named = frames[app] ?? above.find(({ from }) => from === 'library') ?? above[0];
   const stack = frames.map((frame) => `    at ${frame.awaits ? 'async ' : ''}${show(frame, true)}`).join('\n');
-  if (named === undefined) return { at: 'native code', advice: COMPUTING, key: '', waits: false, known: false, stack };
+  if (named === undefined)
+    return { at: 'native code', line: '', advice: COMPUTING, key: '', waits: false, known: false, stack };
   const { within, advice, waits = false } = causeOf(frames, above, named, late);
   const shown = show({ ...named, name: nameWithin(frames.slice(frames.indexOf(named))) });
   return {
     at: within === undefined ? shown : `${shown}, ${within}`,
+    line: shown,
     advice,
     key: `${named.name} ${named.file}:${named.begins}`,
     waits,

@@ -117,7 +117,9 @@ function find({ samples }: Block): Found | undefined {
   const inOne = heaviest(known.length > 0 ? known : placed, ({ place }) => place.key);
   // A late answer may be from after the native code that delayed it; two samples in time are surer of the place.
   const prompt = inOne.filter(({ sample }) => !sample.late);
-  const [found] = heaviest(prompt.length > 1 ? prompt : inOne, ({ place }) => place.at);
+  // A library has many places, none of which may weigh much: they count together before they are told apart.
+  const atLine = heaviest(prompt.length > 1 ? prompt : inOne, ({ place }) => place.line);
+  const [found] = heaviest(atLine, ({ place }) => place.at);
   if (found === undefined) return undefined;
   const { sample, place } = found;
   const agreeing = sample.request === undefined ? inOne : ofOne;
