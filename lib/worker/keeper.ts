@@ -25,6 +25,8 @@ const cells = new Int32Array(shared);
 const script = new Script('__unblock()');
 const ORDERED = new Error('The call is to be interrupted');
 let inside = 0;
+/** What was sent for the call that is being interrupted, and when to send it again. */
+let signals = { call: 0, next: 0, pause: FIRST_REPEAT_MS };
 /** The function that the script calls. */
 let body: () => void;
 Object.assign(globalThis, { __unblock: () => body() });
@@ -81,12 +83,24 @@ function guard(entry: number, fd: number): void {
   while (Atomics.load(cells, CELLS.entry) === entry) sleep(entry);
 }
 
-/** @param call as it was when the order was read: by now the main thread may have begun another */
+/**
+ * A signal may end one of this thread's own scripts, and with it this function, if the main thread has just left its
+ * own: the pauses go on where they were then, or one call would use up all scripts at once.
+ *
+ * @param call as it was when the order was read: by now the main thread may have begun another
+ */
 function interrupt(entry: number, call: number): void {
   Atomics.store(cells, CELLS.interrupted, call);
-  for (let pause = FIRST_REPEAT_MS; Atomics.load(cells, CELLS.entry) === entry; pause *= 2) {
-    process.kill(process.pid, 'SIGINT');
-    sleep(entry, pause);
+  if (signals.call !== call) signals = { call, next: 0, pause: FIRST_REPEAT_MS };
+  while (Atomics.load(cells, CELLS.entry) === entry) {
+    const now = performance.now();
+    if (now < signals.next) {
+      sleep(entry, signals.next - now);
+    } else {
+      signals.next = now + signals.pause;
+      signals.pause *= 2;
+      process.kill(process.pid, 'SIGINT');
+    }
   }
 }
 
