@@ -7,7 +7,7 @@ import type { HttpError } from 'http-errors';
 import { asError, bodyAlreadyRead, loadErrors, tooLarge, unsupportedCharset } from './errors';
 import { checkCall, checkOptions, invalid, parseFunction, parseInteger, parseSize, type Size } from './options';
 import { abandonBody } from './request/connection';
-import { enter, type RequestContext } from './request/context';
+import { contexts, type RequestContext } from './request/context';
 import { checkVersion, deadlineOf, isUpgrade } from './request/deadline';
 import { type JsonLimits, JsonShape } from './request/json-shape';
 import { type Next, watchChunks } from './request/patches';
@@ -167,7 +167,7 @@ function watch(
     exit(error as Failing);
     return;
   }
-  enter(handlers, next);
+  contexts.run(handlers, next);
 }
 
 /** The part of the body that arrived while an earlier middleware waited. */

@@ -73,7 +73,7 @@ export function timeout(time: Time | ((req: Request) => Time), options: TimeoutO
       return;
     }
     let deadline: RequestDeadline;
-    let limit: Limit | undefined;
+    let limit: Limit;
     let hasBegun = true;
     try {
       deadline = deadlineOf(req, res);
@@ -88,9 +88,9 @@ export function timeout(time: Time | ((req: Request) => Time), options: TimeoutO
       exitOf(req, res, next)(asError(error) as Failing);
       return;
     }
-    if (!hasBegun) limit?.pass(false);
+    if (!hasBegun) limit.pass(false);
     else if (contexts.getStore()?.deadline === deadline) next();
-    else enter(deadline.handlers, next);
+    else enter(deadline.handlers, next, limit);
   };
 }
 

@@ -1,4 +1,4 @@
-import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
+import { AsyncLocalStorage, type AsyncResource } from 'node:async_hooks';
 import type { Time } from '../options';
 import type { RequestDeadline } from './deadline';
 
@@ -37,19 +37,12 @@ export interface RequestContext {
 
 export const contexts = new AsyncLocalStorage<RequestContext>();
 
-const UNTRACKED = { requireManualDestroy: true };
-
 /**
  * `contexts.run(context, next)` for each request: on Node 24 and later, `run` makes a second map to put back what was
- * there before, and that costs as much as the first. A resource has it at hand.
+ * there before, and that costs as much as the first. `before` was made there, and has it at hand.
  */
-export function enter(context: RequestContext, next: () => void): void {
-  const scope = new AsyncResource('RequestContext', UNTRACKED);
-  try {
-    scope.runInAsyncScope(goOn, undefined, context, next);
-  } finally {
-    scope.emitDestroy();
-  }
+export function enter(context: RequestContext, next: () => void, before: AsyncResource): void {
+  before.runInAsyncScope(goOn, undefined, context, next);
 }
 
 function goOn(context: RequestContext, next: () => void): void {
