@@ -47,6 +47,16 @@ describe('what is decided of a call', () => {
     expect(admission.refusal(callOf(10), 2400, 0)).toMatchObject({ retryAfter: 3, headers: { 'Retry-After': '3' } });
   });
 
+  it('lets a call that is longer than most wait for less, and one like the others for all of its limit', () => {
+    const varied = trained();
+    expect(varied.refusal(callOf(100), 890, 0)).toBe(undefined);
+    expect(varied.refusal(callOf(700), 290, 0)).toMatchObject({ code: 'ERR_UNBLOCK_OVERLOADED' });
+    expect(varied.refusal(callOf(700), 0, 0)).toBe(undefined);
+    const alike = new Admission('task', 'enforce', 1000);
+    for (let n = 0; n < 40; n++) alike.times.add(700, 690 + 10 * (n % 3), true, 0);
+    expect(alike.refusal(callOf(700), 290, 0)).toBe(undefined);
+  });
+
   it('refuses nothing for the backlog while a worker is idle', () => {
     expect(trained().refusal(callOf(1000), 0, 0)).toBe(undefined);
   });

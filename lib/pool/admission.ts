@@ -1,8 +1,13 @@
 import { overloaded, tooSlow } from '../errors';
 import { RunTimes } from './run-times';
 
-/** The share of its limit that a call may have to wait. A smaller one serves all sizes more alike, but fewer calls. */
+/** The share of its limit that a call may have to wait. */
 const PATIENCE = 0.95;
+/**
+ * How much less a call may wait that runs longer than its function mostly does: the ratio of the two, to this power. In
+ * its time, several shorter ones are done. At 0 it takes their place, at 1 it hardly ever runs while others do.
+ */
+const MODESTY = 0.25;
 /** While a worker is idle, a call refused for its size is run all the same once in so many times its limit: a check. */
 const CHECK_EVERY = 50;
 /** A call that waited for less found an idle worker. */
@@ -77,8 +82,10 @@ export class Admission {
     if (least > limit) {
       return this.#isToBeChecked(call, startsIn, now) ? undefined : this.#refuse(call, 'size', startsIn, now);
     }
-    const isInTime = startsIn + Math.max(median, (1 - PATIENCE) * limit) <= limit;
-    return isInTime || !isSure || startsIn <= 0 ? undefined : this.#refuse(call, 'backlog', startsIn, now);
+    if (!isSure || startsIn <= 0) return undefined;
+    const modesty = Math.min(1, this.times.typical / median) ** MODESTY;
+    const mayWait = Math.min(PATIENCE * limit, (limit - median) * modesty);
+    return startsIn <= mayWait ? undefined : this.#refuse(call, 'backlog', startsIn, now);
   }
 
   /** The same when its turn has come. */

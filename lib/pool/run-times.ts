@@ -140,6 +140,11 @@ export class RunTimes {
     return Math.max(0, (this.#xy + PRIOR.exponent) / (this.#xx + 1));
   }
 
+  /** The geometric mean of the runs in memory, whatever their size. */
+  get typical(): number {
+    return Math.exp(this.#y);
+  }
+
   #peakAt(now: number): number {
     return this.#peak.ms * 2 ** ((this.#peak.at - now) / PEAK_HALF_LIFE_MS);
   }
