@@ -49,7 +49,7 @@ app.post('/:kind/:number', async (req, res) => {
 const server = app.listen(0, '127.0.0.1');
 await new Promise((resolve) => server.once('listening', resolve));
 
-const cells = new Int32Array(new SharedArrayBuffer(8));
+const cells = new Int32Array(new SharedArrayBuffer(12));
 const sampler = new Worker(new URL('sampler.mjs', import.meta.url), { workerData: { cells, seed, wanted } });
 sampler.on('error', (error) => fault(`sampler: ${error.stack}`));
 let sampling = true;

@@ -7,17 +7,21 @@ if (isMainThread) throw new Error('a worker thread of run.mjs');
 
 const { cells, seed, wanted, perSession } = workerData;
 const SAMPLES = 0;
+const NEVER = 1;
+/** 1 asks this thread to rest, 2 says that it does. */
+const RESTS = 2;
 const random = seeded(seed);
 // Answers come in between two events of this thread.
 setInterval(() => {}, 1);
 
 while (Atomics.load(cells, SAMPLES) < wanted) {
+  if (Atomics.compareExchange(cells, RESTS, 1, 2) === 1) Atomics.wait(cells, RESTS, 2);
   const session = new Session();
   session.connectToMainThread();
   const several = perSession ?? 1 + Math.floor(random() * 4);
   for (let n = 0; n < several; n++) {
     // Any moment between two steps of the work is as likely as any other.
-    Atomics.wait(cells, 1, 0, random() * 2);
+    Atomics.wait(cells, NEVER, 0, random() * 2);
     await new Promise((resolve) => {
       session.post(
         'Runtime.evaluate',
