@@ -51,7 +51,7 @@ describe.each([
     ],
     'a line that calls many functions of a library': [
       '/spread',
-      `in visit \\(${at('spread')}\\), inside of part\\d+ \\(spread/.*: .*offload\\.module\\(\\)`,
+      `in visit \\(${at('spread')}\\), inside of (now|part\\d+) \\(spread/.*: .*offload\\.module\\(\\)`,
     ],
   };
   let app: WatchedApp;

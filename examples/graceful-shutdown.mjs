@@ -1,6 +1,7 @@
-// On SIGTERM: no new connections, calls under way finish and their answers go out, then the workers leave, and the
+// On SIGTERM: no connection is kept, calls under way finish and their answers go out, then the workers leave, and the
 // process ends by itself. There is no process.exit(), which would cut answers off.
 import { once } from 'node:events';
+import { setTimeout as wait } from 'node:timers/promises';
 import express from 'express';
 import { closePools, offload, timeout } from 'express-unblock';
 
@@ -14,11 +15,10 @@ const countPrimes = offload(function countPrimes(below) {
   return count;
 });
 
+let isClosing = false;
 const app = express();
-
-// A connection that is kept alive would hold the server for seconds after its last answer.
 app.use((_req, res, next) => {
-  res.once('close', () => server.listening || server.closeIdleConnections());
+  if (isClosing) res.set('Connection', 'close'); // The client asks for the next thing elsewhere.
   next();
 });
 
@@ -36,7 +36,10 @@ const server = app.listen(process.env.PORT ?? 3000, () => {
 
 process.once('SIGTERM', async () => {
   console.log('Shutting down');
+  isClosing = true;
+  await wait(2000); // Clients that keep their connection are told so with an answer. A closed one would cost a request.
   server.close();
+  setInterval(() => server.closeIdleConnections(), 500).unref();
   await once(server, 'close');
   await closePools();
   console.log('Bye');

@@ -49,4 +49,17 @@ describe('docs/shutdown.md', () => {
     },
     30_000,
   );
+
+  it('tells a client that keeps its connection, before it ends', async () => {
+    const { app, client } = await reader.run(page.block('Shutting down 1'));
+    const ask = async () => {
+      const { status, headers } = await client.get('/primes/10');
+      expect(status).toBe(200);
+      return headers.connection;
+    };
+    expect(await ask()).toBe('keep-alive');
+    app.kill('SIGTERM');
+    while ((await ask()) !== 'close');
+    expect(await app.exited).toBe(0);
+  }, 30_000);
 });

@@ -117,15 +117,13 @@ app.get('/library', function find(_req, res) {
 
 // Most of the time goes by in one line, in many functions of a library; the longest single one runs in the next.
 const spread = runInThisContext(
-  `[${Array.from(
-    { length: 12 },
-    (_, n) => `function part${n}(ms) { const until = performance.now() + ms; while (performance.now() < until); }`,
-  )}]`,
+  // V8 lets nobody in while it optimises a loop, but wherever a function begins.
+  `[${Array.from({ length: 12 }, (_, n) => `function part${n}(ms) { const now = () => performance.now(); for (const end = now() + ms; now() < end; ); }`).join(',\n')}]`,
   { filename: '/node_modules/spread/index.js' },
 );
 
 app.get('/spread', function visit(_req, res) {
-  for (const part of spread) part(20); // spread
+  for (let n = 0; n < spread.length; n++) spread[n](20); // spread
   spread[0](60);
   res.send('done');
 });

@@ -119,7 +119,8 @@ function find({ samples }: Block): Found | undefined {
   const prompt = inOne.filter(({ sample }) => !sample.late);
   // A library has many places, none of which may weigh much: they count together before they are told apart.
   const atLine = heaviest(prompt.length > 1 ? prompt : inOne, ({ place }) => place.line);
-  const [found] = heaviest(atLine, ({ place }) => place.at);
+  const ofOneKind = heaviest(atLine, ({ place }) => place.advice);
+  const [found] = heaviest(ofOneKind, ({ place }) => place.at);
   if (found === undefined) return undefined;
   const { sample, place } = found;
   const agreeing = sample.request === undefined ? inOne : ofOne;
