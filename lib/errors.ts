@@ -63,7 +63,7 @@ export function uploadTimedOut(timeout: number) {
 }
 
 export function callTimedOut(task: string, timeout: number) {
-  const message = `${task} exceeded its time limit of ${timeout} ms`;
+  const message = `${task} exceeded its time limit of ${Math.ceil(timeout)} ms`;
   return withoutStack(failure(504, 'ERR_UNBLOCK_TIMEOUT', message, { timeout }));
 }
 

@@ -184,6 +184,27 @@ const promises: Record<string, Record<string, Promised>> = {
       expect((await upload(3_000_000)).status).toBe(413);
     },
 
+    async 'Callbacks of old connection pools 1'(run) {
+      const beside = `
+        const waiting = [];
+        let timer;
+        const answer = () => { for (const [id, callback] of waiting.splice(0)) callback(null, 'name ' + id); };
+        const legacyPool = {
+          query(...call) {
+            waiting.push(call);
+            timer ??= setInterval(answer, 5);
+          },
+        };
+        const tell = (req, res) => () => res.json(currentDeadline() === req.deadline);
+        app.get('/bare', timeout('2s'), (req, res) => legacyPool.query(1, tell(req, res)));
+        app.get('/bound', timeout('2s'), (req, res) => legacyPool.query(1, AsyncResource.bind(tell(req, res))));
+      `;
+      const { client } = await run({ beside });
+      expect((await client.get('/names/7')).body).toBe('{"name":"name 7"}');
+      expect((await client.get('/bare')).body).toBe('false');
+      expect((await client.get('/bound')).body).toBe('true');
+    },
+
     async 'Logs and metrics 1'(run) {
       const beside = `
         app.get('/late', timeout(50), (req, res) => {
