@@ -1,3 +1,5 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
+import { gzipSync } from 'node:zlib';
 import type { ErrorRequestHandler } from 'express';
 import { limitInput, problemDetails } from 'express-unblock';
 import { CHUNKED, chunk, closeAll, connectRaw, expressVersions, head, serve } from './support/raw-http';
@@ -65,6 +67,60 @@ describe.each(expressVersions)('limitInput with json (%s)', (_name, express) => 
       expect(await post(nested(4), { 'Content-Type': type })).toMatchObject({ status: 200 });
       expect(await post(nested(5), { 'Content-Type': type })).toMatchObject({ status: 413 });
     }
+  });
+
+  it.each(['utf8', 'us-ascii'])(
+    'leaves it to the parser whether it reads %s, whose bytes are those of UTF-8',
+    async (charset) => {
+      const { post, errors } = await start();
+      expect(await post('[]', { 'Content-Type': `application/json; charset=${charset}` })).toMatchObject({
+        status: 415,
+      });
+      expect(errors).toEqual([expect.not.objectContaining({ code: 'ERR_UNBLOCK_UNSUPPORTED_CHARSET' })]);
+    },
+  );
+
+  it('takes no other parameter for the charset', async () => {
+    const { post } = await start();
+    const type = 'application/json; x-charset=latin1';
+    expect(await post(nested(4), { 'Content-Type': type })).toMatchObject({ status: 200 });
+    expect(await post(nested(5), { 'Content-Type': type })).toMatchObject({ status: 413 });
+  });
+
+  it.each([
+    'application/json; CHARSET=utf-16',
+    'application/json; charset = utf-16',
+    'application/json ; charset=utf-16',
+  ])('finds the charset however it is written: %s', async (type) => {
+    const { post } = await start();
+    expect(await post('[]', { 'Content-Type': type })).toMatchObject({ status: 415 });
+  });
+
+  it('lets a charset pass where there is no JSON to look at', async () => {
+    const { post, port, errors } = await start();
+    expect(await post('gr\u00fcn', { 'Content-Type': 'text/plain; charset=latin1' })).toMatchObject({ body: '"raw"' });
+    const client = await connectRaw(port);
+    await client.send(head('GET', '/', { 'Content-Type': 'application/json; charset=utf-16' }));
+    expect(await client.answer()).toMatchObject({ status: 200 });
+    expect(errors).toEqual([]);
+  });
+
+  it('lets a compressed body pass, and looks at one that only says that it is encoded', async () => {
+    const { post } = await start();
+    // Without compression, so that the brackets stand in the bytes as they are.
+    const stored = gzipSync(nested(5), { level: 0 });
+    expect(await post(stored, { 'Content-Encoding': 'gzip' })).toMatchObject({ status: 200, body: nested(5) });
+    expect(await post(nested(5), { 'Content-Encoding': 'Identity' })).toMatchObject({ status: 413 });
+  });
+
+  it('tells the channel express-unblock:reject of a refused charset', async () => {
+    const messages: unknown[] = [];
+    const onReject = (message: unknown) => messages.push(message);
+    subscribe('express-unblock:reject', onReject);
+    const { post, errors } = await start();
+    await post('[]', { 'Content-Type': 'application/json; charset=utf-16' });
+    unsubscribe('express-unblock:reject', onReject);
+    expect(messages).toEqual([{ req: expect.anything(), res: expect.anything(), error: errors[0] }]);
   });
 
   it('counts levels that are open at once, not all there are', async () => {

@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { channel } from 'node:diagnostics_channel';
 import { EventEmitter, once } from 'node:events';
 import { createWriteStream, type WriteStream } from 'node:fs';
@@ -202,6 +203,43 @@ describe.each(expressVersions)('limitInput on the wire (%s)', (_name, express) =
     }
   });
 
+  it('has nothing against what has read the body where nothing is left to measure', async () => {
+    const { client, errors } = await start({ before: [raw] });
+    await client.send(head('POST', '/', { 'Content-Length': 100 }), 'x'.repeat(100));
+    expect(await client.answer()).toMatchObject({ status: 200, body: 'POST 100' });
+    await client.send(head('POST', '/', CHUNKED), chunk(''));
+    expect((await client.answer()).status).toBe(200);
+    expect(errors).toEqual([]);
+  });
+
+  it('does not ask for the charset of a body whose shape it does not limit', async () => {
+    const { client } = await start({ after: [raw] });
+    const type = 'application/json; charset=utf-16le';
+    await client.send(head('POST', '/', { 'Content-Type': type, 'Content-Length': 4 }), Buffer.from('[]', 'utf16le'));
+    expect(await client.answer()).toMatchObject({ status: 200, body: 'POST 4' });
+  });
+
+  it("calls the error handlers in the app's own async context, though a body arrives outside of it", async () => {
+    const storage = new AsyncLocalStorage<string>();
+    const app = express();
+    app.use((_req, _res, next) => storage.run('of the app', next), limitInput(3), raw);
+    const answer: ErrorRequestHandler = (error, _req, res, _next) =>
+      void res.status(error.status).send(storage.getStore());
+    app.use(answer);
+    const client = await connectRaw(await serve(app));
+    await client.send(head('POST', '/', CHUNKED), chunk('one'));
+    await client.send(chunk('more'));
+    expect(await client.answer()).toMatchObject({ status: 413, body: 'of the app' });
+  });
+
+  it('leaves an answer whole that the handler has ended before the body grew too large', async () => {
+    const text = 'x'.repeat(4 * 1024 * 1024);
+    const { client } = await start({ handler: (_req, res) => void res.send(text) });
+    await client.send(head('POST', '/', CHUNKED), chunk('begun'));
+    await client.send(chunk('x'.repeat(101)));
+    expect(await client.answer()).toMatchObject({ status: 200, body: text });
+  });
+
   it('asks a function for the limit of each request', async () => {
     const limit = limitInput((req) => (req.headers['x-plan'] === 'large' ? '1kb' : 100));
     const { client, errors } = await start({ limit, after: [raw] });
@@ -232,6 +270,21 @@ describe.each(expressVersions)('limitInput on the wire (%s)', (_name, express) =
       }
     }
   });
+
+  it.each(['route', undefined])(
+    'makes an error of what is none, thrown by the function of the request: %p',
+    async (thrown) => {
+      const thrower = () => {
+        throw thrown;
+      };
+      for (const options of [{}, { of: () => 'text' }]) {
+        const { client, ran } = await start({ limit: limitInput(thrower, options) });
+        await client.send(head('GET', '/'));
+        expect((await client.answer()).status).toBe(500);
+        expect(ran).toEqual([]);
+      }
+    },
+  );
 
   it('takes 0 for a limit: no body at all', async () => {
     const { client } = await start({ limit: limitInput(0), after: [raw] });
@@ -572,6 +625,14 @@ describe.each(expressVersions)('limitInput on the wire (%s)', (_name, express) =
       },
     );
 
+    it('counts the bytes of the wire, and not those of the text that somebody asked for', async () => {
+      const decode: RequestHandler = (req, _res, next) => next(void req.setEncoding('latin1'));
+      const { client } = await start({ before: [waitFor(100), decode], handler: (_req, res) => void res.send('ok') });
+      await client.send(head('POST', '/', CHUNKED), chunk(Buffer.alloc(100, 0xfc)));
+      await client.send(chunk(''));
+      expect(await client.answer()).toMatchObject({ status: 200 });
+    });
+
     it.each(['application/json', 'text/plain'])('leaves the bytes to earlier listeners, once (%s)', async (type) => {
       let heard = '';
       const listen: RequestHandler = (req, _res, next) => {
@@ -616,7 +677,11 @@ describe.each(expressVersions)('limitInput on the wire (%s)', (_name, express) =
     const { client, errors } = await start({ after: [raw] });
     await client.send(head('POST', '/', { 'Content-Length': 101 }), 'x'.repeat(101));
     await client.answer();
+    const measured = await start({ before: [raw], limit: limitInput(3, { of: (req) => req.body }) });
+    await measured.client.send(head('POST', '/', { 'Content-Length': 4 }), 'four');
+    await measured.client.answer();
     channel('express-unblock:reject').unsubscribe(onReject);
-    expect(messages).toEqual([{ req: expect.anything(), res: expect.anything(), error: errors[0] }]);
+    const told = (error: unknown) => ({ req: expect.anything(), res: expect.anything(), error });
+    expect(messages).toEqual([told(errors[0]), told(measured.errors[0])]);
   });
 });

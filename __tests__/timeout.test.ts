@@ -247,6 +247,16 @@ describe.each(expresses)('timeout on %s', (_, express) => {
     expect((await connection.get('/wrong')).body).toContain('deadline.extend: time must be 1 to 2147483647 ms, got 0');
   });
 
+  it('has no limit left to tell of once the head was sent in time', async () => {
+    const { app, open } = makeApp();
+    app.get('/', timeout(30), async (req, res) => {
+      res.flushHeaders();
+      await sleep(90);
+      res.end(String(req.deadline.remaining()));
+    });
+    expect((await (await open()).get('/')).body).toBe('Infinity');
+  });
+
   it('says so once the deadline has passed, and is not brought back by extend or clear', async () => {
     const { app, open } = makeApp();
     app.get('/', timeout(30), hang);

@@ -1,6 +1,6 @@
 import { AsyncResource } from 'node:async_hooks';
 import { channel } from 'node:diagnostics_channel';
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http';
 import { isAnyArrayBuffer, isMap, isSet } from 'node:util/types';
 import type { Request } from 'express';
 import type { HttpError } from 'http-errors';
@@ -91,8 +91,8 @@ export function limitInput(max: Size | ((req: Request) => Size), options: LimitI
       refuseUnread(req, res, tooLarge({ limit, expected, measure: 'bytes' }), next, expected);
       return;
     }
-    const shape = json !== undefined && isPlainJson(req) ? new JsonShape(json) : undefined;
-    const charset = shape === undefined ? UTF_8 : charsetOf(req);
+    const shape = json !== undefined && isPlainJson(headers) ? new JsonShape(json) : undefined;
+    const charset = shape === undefined ? UTF_8 : charsetOf(headers);
     if (expected === 0 && !chunked) next();
     else if (charset !== UTF_8) next(report(req, res, unsupportedCharset(charset)));
     else if (!chunked && shape === undefined) next();
@@ -109,7 +109,7 @@ function parseShape(json: JsonLimits): JsonLimits {
 }
 
 /** The shape of compressed JSON is seen by the parser only, which has limits of its own. */
-function isPlainJson({ headers = {} }: IncomingMessage): boolean {
+function isPlainJson(headers: IncomingHttpHeaders): boolean {
   const encoding = headers['content-encoding'] || 'identity';
   return encoding.toLowerCase() === 'identity' && /^[^;]*[/+]json\s*(;|$)/i.test(headers['content-type'] ?? '');
 }
@@ -117,7 +117,7 @@ function isPlainJson({ headers = {} }: IncomingMessage): boolean {
 const UTF_8 = 'utf-8';
 
 /** The first charset that is not UTF-8: if there are several, parsers differ in which one they use. */
-function charsetOf({ headers }: IncomingMessage): string {
+function charsetOf(headers: IncomingHttpHeaders): string {
   const all = (headers['content-type'] ?? '').matchAll(/;\s*charset\s*=\s*"?([^\s";]+)/gi);
   return (
     Array.from(all, ([, charset]) => charset as string).find((charset) => !/^(utf-?8|us-ascii)$/i.test(charset)) ??
@@ -208,7 +208,7 @@ function refuse(req: IncomingMessage, res: ServerResponse, error: HttpError, exi
 }
 
 function report<E extends HttpError>(req: IncomingMessage, res: ServerResponse, error: E): E {
-  if (rejected.hasSubscribers) rejected.publish({ req, res, error });
+  rejected.publish({ req, res, error });
   return error;
 }
 

@@ -132,7 +132,7 @@ class Limit extends Expiry {
     }
     deadline.expired = true;
     const error = (stalled ? uploadTimedOut : timedOut)(deadline.limit);
-    if (passed.hasSubscribers) passed.publish({ req, res, error });
+    passed.publish({ req, res, error });
     if (res.headersSent) {
       cutOff(req, res, error);
       return;
