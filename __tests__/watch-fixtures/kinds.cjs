@@ -18,6 +18,8 @@ const app = express();
 const numbers = Array.from({ length: 250_000 }, (_, i) => (i * 7919) % 600_011);
 const rows = numbers.map((id) => ({ id, name: `row ${id}`, tags: [id, id + 1] }));
 const json = JSON.stringify(rows);
+// Made here, so that the handler only sends it: copying so many rows blocks for as long as their text does.
+const manyRows = [...rows, ...rows, ...rows];
 const source = 'function f(a, b) { return [a, ...b].map((x) => x * 2); }\n'.repeat(6000);
 
 app.get('/sync/:id', function handler(_req, res) {
@@ -86,7 +88,7 @@ app.get('/stringify', function stringify(_req, res) {
 });
 
 app.get('/json', function list(_req, res) {
-  res.json([...rows, ...rows, ...rows]); // json
+  res.json(manyRows); // json
 });
 
 app.get('/sort', function sort(_req, res) {
