@@ -18,7 +18,7 @@ const app = express();
 const numbers = Array.from({ length: 250_000 }, (_, i) => (i * 7919) % 600_011);
 const rows = numbers.map((id) => ({ id, name: `row ${id}`, tags: [id, id + 1] }));
 const json = JSON.stringify(rows);
-// Made here, so that the handler only sends it: copying so many rows blocks for as long as their text does.
+// Made here, since copying so many rows can block, too: the handler is to block only by sending them.
 const manyRows = [...rows, ...rows, ...rows];
 const source = 'function f(a, b) { return [a, ...b].map((x) => x * 2); }\n'.repeat(6000);
 
